@@ -21,6 +21,7 @@ from vlmsel_auto.library.assemble import assemble
 from vlmsel_auto.library.file import save as save_library
 from vlmsel_auto.models.limits import Limits
 from vlmsel_auto.records import Budget
+from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 QUICK = ("RN-Mi-64.glyph-s", "EffNet-Mi-64.all-m")
 
@@ -153,6 +154,17 @@ def test_a_work_directory_resumes_also_after_a_failure_and_is_not_taken_from_oth
         with pytest.raises(WorkdirError, match="workdir must be new, empty or of an earlier fit"):
             VlmClassifier(**settings, workdir=tmp_path / taken).fit(X, y)
     assert (tmp_path / "other" / "task").exists()
+
+
+def test_groups_are_kept_together_and_one_an_image(settings, tmp_path):
+    X, y = shapes(14, seed=0)
+    groups = np.arange(42) // 6
+    VlmClassifier(**settings, workdir=tmp_path / "w").fit(X, y, groups=groups)
+    task = load_task(tmp_path / "w" / "task", TaskOptions(draw_test=False), workdir=tmp_path / "again")
+    held = [set(groups[fold]) for fold in task.folds]
+    assert sum(map(len, held)) == len(set.union(*held)) == 7
+    with pytest.raises(InputError, match="groups must be one for each of 42 images, but got 3"):
+        VlmClassifier(**settings).fit(X, y, groups=[1, 2, 3])
 
 
 @pytest.mark.slow  # seven searches

@@ -96,8 +96,11 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
     batch_size: int = 64
     verbose: bool = False
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Search on images and their labels.
+
+        ``groups``: one an image, equal for images that belong together, as frames of one video do: cross-validation
+        does not divide them.
 
         Raises:
             InputError: images, labels or settings cannot be used.
@@ -110,6 +113,9 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         classes, numbers = as_classes(y)
         if len(numbers) != len(images):
             raise InputError(f"X and y must be as long as each other, but got {len(images)} and {len(numbers)}")
+        known = None if groups is None else list(groups)
+        if known is not None and len(known) != len(images):
+            raise InputError(f"groups must be one for each of {len(images)} images, but got {len(known)}")
         names = names_of(classes)
         prompts = {name: self.prompts[label] for name, label in zip(names, classes.tolist(), strict=True)
                    if label in self.prompts} if self.prompts else None  # fmt: skip
@@ -124,6 +130,7 @@ class VlmClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
                 domain=self.domain,
                 templates=self.templates,
                 prompts=prompts,
+                groups=known,
             )
             result = search(
                 place / "task",

@@ -179,6 +179,8 @@ def test_the_command_that_a_report_names_has_what_was_asked_for():
     assert "--objective latency=1,params=0.5 " in words(objective=Objective(latency=1, params=0.5))
     assert "--candidates mini-zoo --offline " in words(candidates="mini-zoo", offline=True)
     assert "--test-images 500 " in words(test_images=500)
+    assert "--groups parent " in words(groups="parent")
+    assert "--groups" not in words(groups=(1, 2))
     asked = {
         "max_params": "150000000", "max_download": "2000000000", "max_memory": "4000000000", "max_latency": "40ms",
         "image_size": "224-", "licence": "MIT,Apache-2.0",
@@ -245,8 +247,10 @@ def test_a_data_set_in_memory_is_searched_like_a_folder_and_the_search_resumes(s
     first = search(data, **short)
     assert first.best.test is not None
     assert first.trials == search(data, **short).trials
-    with pytest.raises(WorkdirError, match=r"other settings \(task: images, labels, split or task.toml\)"):
+    with pytest.raises(WorkdirError, match=r"other settings \(task: images, labels, groups, split or task.toml\)"):
         search(data["train"], **short)
+    with pytest.raises(WorkdirError, match="other settings"):
+        search(data, groups=np.arange(sum(map(len, data.values()))) // 2, **short)
     ranked = vlmsel_auto.rank(data, candidates=QUICK[1:], library=assemble([]), cache_dir=tmp_path / "w")
     assert sorted(ranked.order) == sorted(QUICK[1:])
 

@@ -31,7 +31,8 @@ def test_the_same_search_goes_on_and_another_is_refused(tmp_path: Path, begin: C
     with pytest.raises(WorkdirError, match=r"other settings \(seed\): .* or another workdir, but got seed 1"):
         begin(settings={**SETTINGS, "seed": 1}, choice=EarlierChoice(candidates=("d",), left_out={}))
     with pytest.raises(
-        WorkdirError, match=r"\(task: images, labels, split or task.toml\): give .* with the same folder to resume"
+        WorkdirError,
+        match=r"\(task: images, labels, groups, split or task.toml\): give .* with the same folder to resume",
     ):
         begin(settings={**SETTINGS, "task": "0cb7"})
     assert read_choice(tmp_path) == CHOICE

@@ -101,6 +101,22 @@ def test_an_earlier_data_set_is_replaced_and_half_of_one_is_none(pictures, tmp_p
     assert not (tmp_path / "task").exists()
 
 
+def test_groups_are_one_an_image(pictures, tmp_path):
+    data = {"train": pictures, "test": [(image.rotate(90), shape) for image, shape in pictures]}
+    folder = write_dataset(data, folder=tmp_path / "task", groups=[k // 3 for k in range(12)] + [None] * 12)
+    lines = (folder / "labels.csv").read_text().splitlines()
+    assert [lines[0], lines[1], lines[12], lines[24]] == [
+        "path,label,split,group",
+        "0000000.png,circle,train,0",
+        "0000011.png,square,train,3",
+        "0000023.png,square,test,",
+    ]
+    assert "stay together" in load_task(folder, workdir=tmp_path / "work").notes[0]
+    for groups, got in ([1, 2], "2 groups"), ("parent", "str"):
+        with pytest.raises(InputError, match=rf"must be one an image \(24\), but got {got}"):
+            write_dataset(data, folder=tmp_path / "task", groups=groups)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -53,6 +53,8 @@ def test_task_toml(tmp_path: Path) -> None:
         ("[prompts]\ndog = 4", "prompt of 'dog'"),
         ("[prompts]\ndog = ' '", "prompt of 'dog'"),
         ("[prompts]\nbird = 'b'", "'bird'"),
+        ("group = 'x'", 'group in .*task.toml must be "parent" or a regular expression'),
+        ("group = 3", "group in task.toml must be a string"),
         ("name = ", "cannot be read as TOML"),
     ],
 )

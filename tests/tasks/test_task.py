@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from vlmsel_auto.errors import InputError, TaskError, WorkdirError
-from vlmsel_auto.events import Event, Sink, StageFinished, StageProgress, StageStarted, discard
+from vlmsel_auto.events import Event, Notice, Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.records import ImageView, Task
 from vlmsel_auto.tasks import split
 from vlmsel_auto.tasks import task as loading
@@ -254,6 +254,73 @@ def test_without_a_given_split_copies_land_together(root: Path, seed: int) -> No
     for k in range(3):
         group = {f"a/00{k}.png", *(f"a/copy{k}{copy}.png" for copy in range(3))}
         assert sum(bool(group & names(task, part)) for part in ("train", "val", "test")) == 1
+
+
+def videos(root: Path, *folders: str, each: int = 4) -> Path:
+    """Eight videos in each folder, named in the names of their frames."""
+    fill(root, *folders, count=8 * each)
+    for file in sorted(root.rglob("*.png")):
+        file.rename(file.with_name(f"{file.parent.name}{int(file.stem) // each}_{file.name}"))
+    return root
+
+
+def groups_of(task: Task, *parts: str) -> list[set[str]]:
+    return [{Path(name).name.split("_")[0] for name in names(task, part)} for part in parts]
+
+
+@pytest.mark.parametrize("told", ["call", "toml", "csv", "mapping"])
+def test_images_that_belong_together_stay_together_however_it_is_told(root: Path, told: str) -> None:
+    videos(root, "a", "b")
+    rule, options = r"^(\w+)_", {}
+    files = {path.relative_to(root).as_posix(): path.name.split("_")[0] for path in sorted(root.rglob("*.png"))}
+    if told == "call":
+        options = {"groups": rule}
+    elif told == "mapping":
+        options = {"groups": files}
+    elif told == "toml":
+        save(root / "task.toml", f"group = '{rule}'".encode())
+    else:
+        rows = [f"{path},{path[0]},{group}" for path, group in files.items()]
+        save(root / "labels.csv", "\n".join(["path,label,group", *rows]).encode())
+    task = load(root, **options)
+    train, val, test = groups_of(task, "train", "val", "test")
+    assert (len(train | val | test), len(train) + len(val) + len(test)) == (16, 16)
+    assert len(val) == 2
+    assert len(test) in (3, 4)
+    held = [{Path(task.paths[place]).name.split("_")[0] for place in fold} for fold in task.folds]
+    assert sum(map(len, held)) == len(train | val)
+    assert any("groups of images stay together: 16; drawn were" in note for note in task.notes)
+
+
+def test_the_digest_is_another_one_with_other_groups_and_the_same_with_other_names(root: Path) -> None:
+    for number, part in enumerate(("train", "val", "test")):
+        fill(root / part, "a", "b", count=4, first=5_000 * number)  # the splits stay as they are
+    mine, other, renamed = (
+        {f"train/{label}/00{k}.png": f"{name}{label}{k // of}" for label in "ab" for k in range(4)}
+        for name, of in (("x", 2), ("x", 4), ("y", 2))
+    )
+    digests = [load(root, groups=groups).digest for groups in (None, mine, other, renamed)]
+    assert len(set(digests)) == 3
+    assert digests[1] == digests[3]
+
+
+def test_groups_in_several_given_splits_and_classes_of_one_group_are_told(root: Path) -> None:
+    videos(root / "train", "a", "b")
+    fill(root / "test", "a", "b", count=5, first=9_000)
+    told: list[Event] = []
+    task = load(root, groups=r"([0-9])[_.]", sink=told.append)  # of both classes; and 0 to 4 in test
+    warned = [one.text for one in told if isinstance(one, Notice)]
+    assert [text.partition(":")[0] for text in warned] == [
+        "groups of images in several of the splits that the folder gives"
+    ]
+    assert set(warned) <= set(task.notes)
+    shutil.rmtree(root / "test")
+    told.clear()
+    few = load(root / "train", groups=r"(a|b\d)\d*_", sink=told.append)
+    assert "'a'" in "".join(one.text for one in told if isinstance(one, Notice))
+    assert not any(few.paths[place].startswith("a") for place in np.concatenate(few.folds))
+    with pytest.raises(TaskError, match=r"at least one class must have three groups, .*\(--no-test-split\)"):
+        load(root / "train", root.parent / "new", groups="parent", needs_val=True)
 
 
 def test_one_image_under_two_labels_teaches_nothing(root: Path) -> None:

@@ -78,5 +78,9 @@ def test_a_fold_validates_and_the_others_train(fold: int, count: int) -> None:
     assert np.array_equal(np.sort(np.concatenate([found.train, found.val])), found.labelled)
     assert np.array_equal(found.labelled, np.sort(np.concatenate([task.train, task.val])))
     assert not len(np.intersect1d(found.train, found.val))
+    needed = splits(dataclasses.replace(task, folds=parts[:-1]), fold=fold)  # the last part is in no fold
+    assert set(parts[-1]) <= set(needed.train)
+    assert np.array_equal(needed.held_out, np.sort(np.concatenate(parts[:-1])))
+    assert np.array_equal(needed.labelled, found.labelled)
     given_val = splits(task, fold=fold)  # a split that was given decides alone
     assert np.array_equal(given_val.val, np.sort(task.val))

@@ -24,7 +24,7 @@ class For(StrEnum):
     TUNING = "tuning"
 
 
-@asking(TaskRequest, without={"shots"})
+@asking(TaskRequest, without={"shots", "groups"})
 def label(
     *,
     directory: Folder,

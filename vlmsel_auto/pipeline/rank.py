@@ -36,6 +36,7 @@ from vlmsel_auto.records import Candidate, Ranking, Task
 from vlmsel_auto.reporting.formatting import plural
 from vlmsel_auto.tasks.copies import left_out_notes
 from vlmsel_auto.tasks.datasets import TaskData
+from vlmsel_auto.tasks.group_names import Groups, as_groups
 from vlmsel_auto.tasks.unlabelled_pool import spoken_in
 
 _NAMED: Final = 5  # own source tasks, or candidates, that a note names
@@ -60,6 +61,7 @@ def rank(
     offline: bool = False,
     shots: int = SHOTS,
     classes: Sequence[str] | None = None,
+    groups: Groups | None = None,
     unlabelled: bool = False,
     images: int | None = None,
     truth: Truth | None = None,
@@ -82,6 +84,10 @@ def rank(
         offline: no hub is asked; what is not on this disk cannot be used.
         shots: labelled training images a class that the ranking may look at.
         classes: names of all classes, which images without labels need; None: what task.toml, or else the labels, say.
+        groups: images that belong together, as frames of one video do: no split or fold divides them. Of a folder
+            "parent" (those in folders of one name), a regular expression whose one (...) finds the group in the file
+            name, or a mapping of paths in the folder to groups; of data in memory one an image. None, NaN and "" are no
+            group. None at all: the column group of labels.csv, or group in task.toml.
         unlabelled: names of folders are no classes, and labels are not used.
         images: most images that are screened where there are no labels; None: as many as 60 seconds and half a
             gigabyte allow, at least 100, see `unlabelled_pool.AsManyAsFit`.
@@ -101,7 +107,8 @@ def rank(
     """
     request = TaskRequest(
         data=task_dir, candidates=candidates, limits=limits, offline=offline, shots=shots, classes=classes,
-        unlabelled=unlabelled, images=images, seed=seed, library=library, cache_dir=cache_dir, device=device,
+        groups=as_groups(groups), unlabelled=unlabelled, images=images, seed=seed, library=library,
+        cache_dir=cache_dir, device=device,
     )  # fmt: skip
     with opened(request, sink=sink) as session:
         ranked = rank_task(session, profile_sources=library is None, truth=truth)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.pipeline.options import Option, check_ranges, option, options
 from vlmsel_auto.tasks.class_names import class_names_text, read_class_names
+from vlmsel_auto.tasks.group_names import Groups, read_rule
 
 if TYPE_CHECKING:  # these load NumPy
     from vlmsel_auto.library.records import Library
@@ -96,6 +98,13 @@ class TaskRequest:
         "file of one a line; default: those in task.toml.",
         kind=str, metavar="NAMES", read=read_class_names, show=class_names_text,
     )  # fmt: skip
+    groups: Groups | None = option(
+        None,
+        "Images that belong together, as frames of one video do: no split or fold divides them. parent: those in "
+        "folders of one name; or a regular expression whose one (...) finds the group in the file name, such as "
+        "'(video[0-9]+)_'; default: the column group of labels.csv, or group in task.toml.",
+        kind=str, metavar="RULE", show=lambda groups: groups if isinstance(groups, str) else None,
+    )  # fmt: skip
     unlabelled: bool = option(False, "Names of folders are no classes, and labels are not used.")
     images: int | None = option(
         None,
@@ -116,4 +125,11 @@ class TaskRequest:
         """Check what needs no file."""
         if not 0 <= self.seed < _SEEDS:
             raise InputError(f"seed must be 0 to {_SEEDS - 1:,}, but got {self.seed}")
+        if isinstance(self.groups, str):
+            read_rule(self.groups)
         check_ranges(self)
+
+    @property
+    def groups_of_folder(self) -> Groups | None:
+        """Groups that are asked for of a folder; those of data in memory are written with them."""
+        return self.groups if isinstance(self.data, (str, PathLike)) else None

@@ -47,7 +47,7 @@ def run_search(request: SearchRequest, *, began: float, sink: Sink) -> SearchRes
     """The search that is asked for; wall time counts from ``began`` (`time.monotonic`). Raises as `search` does."""
     folder, device, known = request.folder, str(pick_device(request.device)), open_library(request.library)
     check_usable(folder)
-    images_of = task_in(folder, request.data)
+    images_of = task_in(folder, request.data, groups=request.groups)
     command = request.command(images_of)
     if request.storage is not None:
         from vlmsel_auto.study.storage import open_storage  # loads SQLAlchemy
@@ -106,6 +106,7 @@ def _read(
     options = TaskOptions(
         shots=request.shots, seed=request.seed, classes=request.classes, unlabelled=request.unlabelled, images=images,
         draw_test=request.test_split, needs_val=True, max_test_images=request.test_images,
+        groups=request.groups_of_folder,
     )  # fmt: skip
     exclude = () if request.cache_dir is None else (Path(request.cache_dir),)
     return load_task(

@@ -18,6 +18,7 @@ from vlmsel_auto.pipeline.options import Option, option, options, words
 from vlmsel_auto.pipeline.request import AUTO, SHOTS, TaskRequest
 from vlmsel_auto.planning.objective import ACCURACY, Objective, read_objective
 from vlmsel_auto.planning.policy import POLICY
+from vlmsel_auto.tasks.group_names import Groups, as_groups
 
 if TYPE_CHECKING:  # these load NumPy
     from vlmsel_auto.events import Sink
@@ -200,6 +201,7 @@ def search(
     method: str | Sequence[str] = _ALL,
     shots: int = SHOTS,
     classes: Sequence[str] | None = None,
+    groups: Groups | None = None,
     unlabelled: bool = False,
     images: int | None = None,
     test_split: bool = True,
@@ -242,6 +244,7 @@ def search(
             visual tower); "all": every one that there is.
         shots: labelled training images a class that the ranking may look at; trials learn from all of them.
         classes: as for `rank`.
+        groups: as for `rank`.
         unlabelled: as for `rank`.
         images: as for `rank`; None: of a budget of less than five minutes a fifth of it.
         test_split: draw one where the folder gives none; without, every label is learned from, and what comes out is
@@ -288,8 +291,9 @@ def search(
         data=task_dir, candidates=candidates, limits=limits or NO_LIMITS, offline=offline, top_k=top_k,
         ensemble=ensemble, budget=budget if isinstance(budget, Budget) else Budget(seconds=budget), price=price,
         objective=read_objective(objective) if isinstance(objective, str) else objective, method=method, shots=shots,
-        classes=classes, unlabelled=unlabelled, images=images, test_split=test_split, test_images=test_images,
-        seed=seed, workdir=None if workdir is None else Path(workdir), library=library, cache_dir=cache_dir,
-        device=device, storage=storage, workers=workers, ray=ray, learn=learn, logger=logger, thumbnails=thumbnails,
+        classes=classes, groups=as_groups(groups), unlabelled=unlabelled, images=images, test_split=test_split,
+        test_images=test_images, seed=seed, workdir=None if workdir is None else Path(workdir), library=library,
+        cache_dir=cache_dir, device=device, storage=storage, workers=workers, ray=ray, learn=learn, logger=logger,
+        thumbnails=thumbnails,
     )  # fmt: skip
     return run_search(request, began=time.monotonic() if since is None else since, sink=sink or discard)

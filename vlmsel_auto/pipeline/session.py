@@ -74,9 +74,9 @@ def opened(request: TaskRequest, *, sink: Sink) -> Iterator[Session]:
             images = affordable_sample(chosen.candidates, machine=chosen.machine, device=device)
         options = TaskOptions(
             shots=request.shots, seed=request.seed, classes=request.classes, unlabelled=request.unlabelled,
-            images=images,
+            images=images, groups=request.groups_of_folder,
         )  # fmt: skip
-        folder = task_folder(request.data, folder=Path(scratch) / "dataset")
+        folder = task_folder(request.data, folder=Path(scratch) / "dataset", groups=request.groups)
         task = load_task(folder, options, workdir=root, views=views_of(chosen.candidates), sink=sink)
         yield Session(
             **vars(chosen), task=task, library=known, device=device, store=Store(root / "targets"), sink=sink,

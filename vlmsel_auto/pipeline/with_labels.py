@@ -11,6 +11,7 @@ import torch
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink, discard
+from vlmsel_auto.measuring.near_copies import near_copies_warning
 from vlmsel_auto.models import zoo
 from vlmsel_auto.pipeline.affordable import charge_together, charges_of, measured_latencies, together
 from vlmsel_auto.pipeline.ensemble import export_ensemble, pool_leaders
@@ -83,6 +84,7 @@ def deliver(
     """
     session, task, workdir, sink = run.session, ranked.task, run.workdir, run.session.sink
     by_id = {one.id: one for one in ranked.usable}
+    near = _warning_of_near_copies(run, ranked, outcome)
     results = outcome.results if joins else ()
     ready: dict[int, Joined] = {}  # the best model is often a member too
 
@@ -120,5 +122,16 @@ def deliver(
         trials=outcome.results,
         trials_seconds=outcome.seconds,
         members=outcome.members,
+        notes=near,
         latencies=latencies,
     )
+
+
+def _warning_of_near_copies(run: Run, ranked: Ranked, outcome: StudyOutcome) -> tuple[str, ...]:
+    """What makes validation promise too much, told at once and for the report; or nothing."""
+    by_id = {one.id: one for one in ranked.usable}
+    leading = dict.fromkeys(each.spec.candidate for each in (outcome.best, *outcome.members) if each is not None)
+    text = near_copies_warning([by_id[name] for name in leading], task=ranked.task, store=run.session.store)
+    if text:
+        run.session.sink(Notice(text=text, level="warning"))
+    return (text,) if text else ()

@@ -27,6 +27,7 @@ from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import Ranking
 from vlmsel_auto.tasks.datasets import TaskData, task_folder
 from vlmsel_auto.tasks.file_names import SEARCH_LOCK, SEARCH_SETTINGS
+from vlmsel_auto.tasks.group_names import Groups
 
 R = TypeVar("R")
 
@@ -35,7 +36,7 @@ TO_LABEL: Final = "to_label.csv"  # images that `label.label` would have labelle
 _CANDIDATES: Final = "candidates.json"
 _RANKING: Final = "ranking.json"
 _VERSION: Final = 1
-_WHAT: Final = {"task": "task: images, labels, split or task.toml"}  # a digest alone tells nobody what to look for
+_WHAT: Final = {"task": "task: images, labels, groups, split or task.toml"}  # a digest tells nobody what to look for
 _SCRAP: Final = ".part-"  # files that `cache.write_atomically` had not finished when the process was killed
 
 
@@ -54,9 +55,9 @@ def default_workdir(data: TaskData) -> Path:
     return Path.cwd() / f"vlmsel-{name}"
 
 
-def task_in(workdir: Path, data: TaskData) -> Path:
-    """The task folder: the one that was named, or ``workdir/task``, where a data set is written."""
-    return task_folder(data, folder=workdir / TASK, while_writing=_alone_in(workdir))
+def task_in(workdir: Path, data: TaskData, *, groups: Groups | None = None) -> Path:
+    """The task folder: the one that was named, or ``workdir/task``, where a data set is written with its groups."""
+    return task_folder(data, folder=workdir / TASK, groups=groups, while_writing=_alone_in(workdir))
 
 
 @contextmanager

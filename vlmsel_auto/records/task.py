@@ -94,7 +94,9 @@ class Task:
     digest: str  # sha256 over pixels, labels, split, prompts, templates
     seed: int = 0  # of split, cap and few-shot draws
     notes: tuple[str, ...] = ()  # what a reader must know: images capped, splits carved, files not used
-    folds: tuple[IntArray, ...] = ()  # train and val for cross-validation, the first val; none where val was given
+    # train and val for cross-validation, the first val; none where val was given. What is in no fold is always learned
+    # from: no other group of images has its class
+    folds: tuple[IntArray, ...] = ()
     draw: Draw | None = None  # None: it has labels
     names_templates: bool = True  # False: nobody named templates, and a plain one stands in
     others: IntArray = field(default_factory=_nothing)  # training images that screenings embed, too

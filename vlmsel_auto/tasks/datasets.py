@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from vlmsel_auto.errors import InputError
+from vlmsel_auto.tasks.group_names import Groups
 from vlmsel_auto.tasks.in_memory import Item, write_task
 from vlmsel_auto.tasks.scan import split_name
 
@@ -28,7 +29,7 @@ class Pairs(Protocol):
 TaskData: TypeAlias = str | PathLike[str] | Pairs | Mapping[str, Pairs]  # a folder, a data set, or one for each split
 
 
-def write_dataset(data: Pairs | Mapping[str, Pairs], *, folder: Path) -> Path:
+def write_dataset(data: Pairs | Mapping[str, Pairs], *, folder: Path, groups: Groups | None = None) -> Path:
     """Write a data set as a task folder and return it; what an earlier call wrote there is replaced.
 
     Args:
@@ -36,32 +37,44 @@ def write_dataset(data: Pairs | Mapping[str, Pairs], *, folder: Path) -> Path:
             or ``categories`` naming the labels), or a mapping of such by split. An image is a path, the bytes of a
             file, a Pillow image, or uint8 pixels (H, W, 3). A label of None is none.
         folder: is made.
+        groups: one an image, equal for those that belong together; of a mapping split after split.
 
     Raises:
-        InputError: data of another form, or an image that is none.
+        InputError: data of another form, an image that is none, or groups that are not one an image.
     """
     splits = dict(data) if isinstance(data, Mapping) else {"": data}
     unknown = [name for name in splits if name and split_name(name) is None]
     if unknown:
         raise InputError(f"splits must be train, val and test, but got {', '.join(map(repr, unknown))}")
-    if not splits or not sum(_length(pairs) for pairs in splits.values()):
+    count = sum(_length(pairs) for pairs in splits.values())
+    if not count:
         raise InputError("a data set needs at least one image, but got none")
+    if isinstance(groups, (str, Mapping)) or (groups is not None and len(groups) != count):
+        told = type(groups).__name__ if isinstance(groups, (str, Mapping)) else f"{len(groups):,} groups"
+        raise InputError(f"groups of a data set in memory must be one an image ({count:,}), but got {told}")
     shutil.rmtree(folder, ignore_errors=True)
     try:
         items = (item for split, pairs in splits.items() for item in _items(pairs, split=split))
-        write_task(items, folder=folder)
+        write_task(items, folder=folder, groups=groups)
     except BaseException:  # half a data set is none
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder
 
 
-def task_folder(data: TaskData, *, folder: Path, while_writing: AbstractContextManager[None] | None = None) -> Path:
+def task_folder(
+    data: TaskData,
+    *,
+    folder: Path,
+    groups: Groups | None = None,
+    while_writing: AbstractContextManager[None] | None = None,
+) -> Path:
     """The task folder: the one that was named, or ``folder``, where the data set is written.
 
     Args:
         data: a folder's path, or a data set.
         folder: as for `write_dataset`.
+        groups: likewise; of a folder that was named nothing is written.
         while_writing: entered while a data set is written, such as a lock.
 
     Raises:
@@ -70,7 +83,7 @@ def task_folder(data: TaskData, *, folder: Path, while_writing: AbstractContextM
     if isinstance(data, (str, PathLike)):
         return Path(data)
     with while_writing or nullcontext():
-        return write_dataset(data, folder=folder)
+        return write_dataset(data, folder=folder, groups=groups)
 
 
 def _length(pairs: Pairs) -> int:

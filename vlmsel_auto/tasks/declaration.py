@@ -1,4 +1,4 @@
-"""What task.toml says of a task: its name, domain, metric, templates and prompts."""
+"""What task.toml says of a task: its name, domain, metric, templates, prompts and groups of images."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import get_args
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import Metric
 from vlmsel_auto.tasks.file_names import nfc, printable, shown
+from vlmsel_auto.tasks.group_names import PARENT, read_rule
 from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
 
-_KEYS = ("name", "domain", "metric", "templates", "prompts", "classes")
+_KEYS = ("name", "domain", "metric", "templates", "prompts", "classes", "group")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +27,7 @@ class Declaration:
     templates: tuple[str, ...] = DEFAULT_TEMPLATES
     names_templates: bool = False  # whether these are the user's
     prompts: tuple[tuple[str, str], ...] = ()  # (class, what a template's {} becomes) where given
+    group: str | None = None  # rule of `group_names.read_rule`
 
 
 def declared_classes(root: Path) -> object:
@@ -54,6 +56,9 @@ def read_declaration(root: Path, *, classes: Sequence[str]) -> Declaration:
     metric = next((each for each in metrics if each == said), None)
     if metric is None:
         raise TaskError(f"metric in task.toml must be one of {', '.join(metrics)}, but got {said!r} ({path})")
+    group = _text(table, "group", default=PARENT, path=path) if "group" in table else None
+    if group is not None:
+        read_rule(group, where=f"group in {path}")
     return Declaration(
         name=_text(table, "name", default=printable(root.name) or "task", path=path),
         domain=_text(table, "domain", default="images", path=path),
@@ -61,6 +66,7 @@ def read_declaration(root: Path, *, classes: Sequence[str]) -> Declaration:
         templates=check_templates(table.get("templates", list(DEFAULT_TEMPLATES)), where=str(path)),
         names_templates="templates" in table,
         prompts=_prompts(table.get("prompts", {}), classes=classes, path=path),
+        group=group,
     )
 
 

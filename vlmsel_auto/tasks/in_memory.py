@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +22,7 @@ from vlmsel_auto.cache import write_atomically
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.tasks.decode import upright_rgb
 from vlmsel_auto.tasks.file_names import nfc
+from vlmsel_auto.tasks.group_names import group_name
 from vlmsel_auto.tasks.labels_csv import LABELS
 
 ImageLike: TypeAlias = str | PathLike[str] | bytes | Image.Image | NDArray[np.uint8]  # bytes: of a file
@@ -65,6 +66,7 @@ def write_task(
     domain: str | None = None,
     templates: Sequence[str] = (),
     prompts: Mapping[str, str] | None = None,
+    groups: Sequence[Hashable] | None = None,
 ) -> None:
     """Write images and labels as a task folder of the layout images/ with labels.csv. Files are linked where possible.
 
@@ -77,6 +79,7 @@ def write_task(
         domain: what the images are.
         templates: prompts with a {} each.
         prompts: by label.
+        groups: one an item, equal for images that belong together; None, NaN and "" are none.
 
     Raises:
         InputError: as `as_files`.
@@ -89,10 +92,10 @@ def write_task(
         if file.parent != inner:
             file = _linked(file, inner / f"{number:07d}{file.suffix}")
         if label is not None:
-            rows.append((file.name, label, split))
+            rows.append((file.name, label, split, *(() if groups is None else (group_name(groups[number]),))))
     if rows:
         with (folder / LABELS).open("w", encoding="utf-8", newline="") as stream:
-            csv.writer(stream).writerows([("path", "label", "split"), *rows])
+            csv.writer(stream).writerows([("path", "label", "split", "group")[: len(rows[0])], *rows])
     else:
         for file in list(inner.iterdir()):
             file.rename(folder / file.name)

@@ -19,7 +19,7 @@ from vlmsel_auto.tasks.scan import ListedImage, Scan, scan_of_files, split_name
 LABELS: Final = "labels.csv"
 _PATH_COLUMNS: Final = ("path", "file", "image", "filename")
 _LABEL_COLUMNS: Final = ("label", "class")
-_COLUMNS: Final = (*_PATH_COLUMNS, *_LABEL_COLUMNS, "split")
+_COLUMNS: Final = (*_PATH_COLUMNS, *_LABEL_COLUMNS, "split", "group")
 _MARK: Final = b"\xef\xbb\xbf"  # a byte order mark, which Excel writes and wants
 
 
@@ -32,6 +32,7 @@ class LabelTable:
     at_path: int
     at_label: int
     at_split: int | None = None
+    at_group: int | None = None
     delimiter: str = ","
     mark: bytes = b""  # what the file begins with
 
@@ -47,6 +48,10 @@ class LabelTable:
     def split(self, row: Sequence[str]) -> str:
         """Split in a row; empty: none."""
         return _cell(row, self.at_split).strip()
+
+    def group(self, row: Sequence[str]) -> str:
+        """Group in a row; empty: none."""
+        return nfc(_cell(row, self.at_group).strip())
 
     def with_label(self, row: Sequence[str], label: str) -> tuple[str, ...]:
         """The row with another label."""
@@ -97,7 +102,7 @@ def parse_table(data: bytes, *, path: Path) -> LabelTable:
     if at_path is None or at_label is None:
         raise TaskError(
             f"{path} needs a header line with a column of {'/'.join(_PATH_COLUMNS)} and one of "
-            f"{'/'.join(_LABEL_COLUMNS)} (and may have split), but got {shown(header) or 'an empty file'}"
+            f"{'/'.join(_LABEL_COLUMNS)} (and may have split and group), but got {shown(header) or 'an empty file'}"
         )
     table = LabelTable(
         header=lines[0],
@@ -105,6 +110,7 @@ def parse_table(data: bytes, *, path: Path) -> LabelTable:
         at_path=at_path,
         at_label=at_label,
         at_split=_column(header, ("split",)),
+        at_group=_column(header, ("group",)),
         delimiter=delimiter,
         mark=_MARK if data.startswith(_MARK) else b"",
     )
@@ -202,7 +208,10 @@ def read_rows(root: Path) -> tuple[list[ListedImage], list[BadFile]]:
         elif not inside(found, root):
             refused.append(BadFile(path=file, reason="refused: the path leads out of the task folder"))
         else:
-            entry = ListedImage(path=below(found, root), label=table.label(row), split=split_name(table.split(row)))
+            entry = ListedImage(
+                path=below(found, root), label=table.label(row), split=split_name(table.split(row)),
+                group=table.group(row),
+            )  # fmt: skip
             if entry in entries:
                 refused.append(BadFile(path=entry.path, reason=f"named more than once in {LABELS}", used=True))
             entries[entry] = None

@@ -30,6 +30,7 @@ class ListedImage:
     path: str  # relative to the task folder, with "/"
     label: str  # class name, Unicode NFC; empty where nothing is labelled
     split: SplitName | None  # None: the folder gives none
+    group: str = ""  # of images that belong together, as labels.csv says; empty: none
 
 
 class ImageSource(Protocol):

@@ -21,7 +21,7 @@ FOLDS: Final = 8  # the drawn validation split is one of them: each fit learns f
 LEAST_TEST: Final = 1_000  # images: a share of .85 has a standard error of .011 then; our own choice
 SCREENED: Final = 160  # images that a screening embeds, with the support set: as many as a library's cells are made of
 _MOST_FOLDED = 4_000  # labelled images: with more, a fifth of them tells enough
-_SHARE = 0.2  # of a class, for test; for validation, where images are so many
+SHARE: Final = 0.2  # of a class, for test; for validation, where images are so many
 _MIN_KEPT = 3  # images of a stratum that a cap never takes: enough for one each of train, val and test
 _THREE = 3  # from here on a class has all three splits
 
@@ -50,7 +50,7 @@ def split_of(
     """
     train, val, test = (np.flatnonzero([one == name for one in given]).astype(np.int64) for name in SPLITS)
     labelled = len(labels) - len(test) if len(test) or not draw_test else round(0.8 * len(labels))
-    share = 1 / FOLDS if labelled <= _MOST_FOLDED else _SHARE
+    share = share_of_val(labelled)
     if not draw_test and not (len(train) or len(val) or len(test)):
         train = np.arange(len(labels), dtype=np.int64)
     elif draw_test and not (len(val) or len(test)):
@@ -66,6 +66,16 @@ def split_of(
     return Split(train=train, val=val, test=test)
 
 
+def is_folded(labelled: int) -> bool:
+    """Whether so many labelled images, those for test apart, are divided into folds."""
+    return labelled <= _MOST_FOLDED
+
+
+def share_of_val(labelled: int) -> float:
+    """Share of so many labelled images that a drawn validation split takes."""
+    return 1 / FOLDS if is_folded(labelled) else SHARE
+
+
 def three_way(labels: IntArray, groups: IntArray, *, seed: int, val: float) -> Split:
     """Split within each class: a fifth to test, and of the rest the share ``val``, in (0, 1), to val.
 
@@ -74,7 +84,7 @@ def three_way(labels: IntArray, groups: IntArray, *, seed: int, val: float) -> S
     """
 
     def sizes(n: int) -> tuple[int, int]:
-        tested = max(1, round(_SHARE * n)) if n > 1 else 0
+        tested = max(1, round(SHARE * n)) if n > 1 else 0
         return tested, max(1, round(val * (n - tested))) if n >= _THREE else 0
 
     train, tested, chosen = _drawn(labels, groups, seed=(seed, 1), sizes=sizes)
@@ -84,7 +94,7 @@ def three_way(labels: IntArray, groups: IntArray, *, seed: int, val: float) -> S
     return Split(train=train, val=chosen, test=tested, note=note)
 
 
-def carve(labels: IntArray, groups: IntArray, *, seed: int, share: float = _SHARE) -> tuple[IntArray, IntArray]:
+def carve(labels: IntArray, groups: IntArray, *, seed: int, share: float = SHARE) -> tuple[IntArray, IntArray]:
     """Sorted positions (kept, taken) where a stratified share, in (0, 1), is taken out of a split that was given.
 
     Of each class of two groups or more at least one is taken, and never the whole class.
@@ -109,7 +119,7 @@ def _drawn(
 
 def folds_of(split: Split, labels: IntArray, groups: IntArray, *, seed: int) -> tuple[IntArray, ...]:
     """Validation and training images in folds, by which heads are cross-validated; none where there are very many."""
-    if not len(split.val) or len(split.train) + len(split.val) > _MOST_FOLDED:
+    if not len(split.val) or not is_folded(len(split.train) + len(split.val)):
         return ()
     rest = folds(labels[split.train], groups[split.train], count=FOLDS - 1, seed=seed)
     return (split.val, *(split.train[each] for each in rest))

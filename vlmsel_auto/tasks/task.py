@@ -11,14 +11,16 @@ import numpy as np
 
 from vlmsel_auto.cache import Json, digest
 from vlmsel_auto.errors import TaskError, WorkdirError
-from vlmsel_auto.events import Sink, discard
+from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.records import ImageView, IntArray, Task
 from vlmsel_auto.tasks.copies import settle_copies
 from vlmsel_auto.tasks.file_names import printable
+from vlmsel_auto.tasks.group_names import Groups, group_names
+from vlmsel_auto.tasks.group_splits import grouped_folds, grouped_split, joined, too_few, torn
 from vlmsel_auto.tasks.imagefolder import scan_folder
 from vlmsel_auto.tasks.known_images import KnownImages, Reading, known_images
 from vlmsel_auto.tasks.requirements import check_classes, check_distinct, check_splits
-from vlmsel_auto.tasks.scan import Scan
+from vlmsel_auto.tasks.scan import Scan, SplitName
 from vlmsel_auto.tasks.split import SPLITS, Split, capped, few_shot, folds_of, further_images, split_of
 from vlmsel_auto.tasks.unlabelled_pool import AsManyAsFit, draw_sample, task_without_labels, with_pool_beside
 
@@ -44,6 +46,7 @@ class TaskOptions:
     unlabelled: bool = False  # names of folders are no classes, and labels are not used
     images: int | AsManyAsFit | None = None  # most of a folder without labels, drawn by chance; None: all
     draw_test: bool = True  # where no test split is given; without, `Task.test` is empty and labels are not lost to it
+    groups: Groups | None = None  # images that stay together in splits and folds; None: what the folder says
     needs_val: bool = False  # refuse a labelled folder from which no validation image could be drawn
     max_train_images: int | None = 20_000  # outside a given test split; of more a stratified draw, the rest unopened
     # of a given test split, likewise; None: as many as are used outside it, at least 1,000, for a test that costs more
@@ -126,12 +129,17 @@ def _labelled_task(scan: Scan, options: TaskOptions, *, reading: Reading) -> Tas
         sample = f"at most {fewer} training images of each of the {len(scan.classes):,} classes"
         sample += "" if fewer == shots else f", not {shots}"
         notes, shots = (*notes, _LARGE_NOTE, f"the ranking looks at a sample: {sample}"), fewer
+    every = [*(entry.path for entry in scan.entries), *scan.unlabelled]
+    listed = [*(entry.group for entry in scan.entries), *[""] * len(scan.unlabelled)]
+    names = group_names(every, listed=listed, declared=scan.declaration.group, groups=options.groups)
     with known_images(scan, positions, by="bytes" if large else "pixels", reading=reading) as images:
-        return _assemble(images, options, shots=shots, notes=notes)
+        return _assemble(images, options, shots=shots, notes=notes, names=[names[place] for place in positions])
 
 
-def _assemble(images: KnownImages, options: TaskOptions, *, shots: int, notes: tuple[str, ...]) -> Task:
-    """Everything that follows once it is known which files are images, and which show the same."""
+def _assemble(
+    images: KnownImages, options: TaskOptions, *, shots: int, notes: tuple[str, ...], names: Sequence[str]
+) -> Task:
+    """Everything that follows once it is known which files are images, and which show the same or have one group."""
     scan, entries, told = images.scan, images.entries, images.scan.declaration
     good, copies = settle_copies(_usable(images), entries=entries, digests=[row.digest for row in images.identities])
     digests, given = [images.identities[place].digest for place in good], [entries[place].split for place in good]
@@ -139,17 +147,23 @@ def _assemble(images: KnownImages, options: TaskOptions, *, shots: int, notes: t
     labels = np.array([number[entries[place].label] for place in good], dtype=np.int64)
     check_splits(scan.classes, ((entries[i].label, entries[i].split) for i in good), why=" after copies were left out")
     check_distinct(scan.classes, labels=labels, digests=digests)
-    first = {one: place for place, one in reversed(list(enumerate(digests)))}
-    groups = np.array([first[one] for one in digests], dtype=np.int64)
-    split = split_of(labels, groups, given=given, draw_test=options.draw_test, seed=options.seed)
+    names = [names[place] for place in good]
+    groups, is_grouped = joined(digests, names), any(names)
+    draw, draw_folds = (grouped_split, grouped_folds) if is_grouped else (split_of, folds_of)
+    split = draw(labels, groups, given=given, draw_test=options.draw_test, seed=options.seed)
     if options.needs_val and not len(split.val):
+        kind = "groups" if is_grouped else "different images"
         raise TaskError(
-            "a search needs validation images, so at least one class must have three different images; add some, "
-            f"but got two of each in {str(scan.root)!r}"
+            f"a search needs validation images, so at least one class must have three {kind}, or two without a test "
+            f"split (--no-test-split); add some, but got fewer of each in {str(scan.root)!r}"
         )
-    folds = () if "val" in given else folds_of(split, labels, groups, seed=options.seed)
+    folds = () if "val" in given else draw_folds(split, labels, groups, seed=options.seed)
     support = few_shot(labels, split.train, shots=shots, seed=options.seed)
     parts = [_plain(one) for one in (labels, split.train, split.val, split.test, support)]
+    parts += [_plain(groups)] if is_grouped else []  # folds follow from them
+    doubts = [torn(names, given), *_unjudged(scan.classes, labels, split, folds, given)] if is_grouped else []
+    for text in filter(None, doubts):
+        images.sink(Notice(text=text, level="warning"))
     texts: list[Json] = [list(scan.classes), list(scan.prompts), list(told.templates)]
     task = images.task(
         good,
@@ -167,9 +181,19 @@ def _assemble(images: KnownImages, options: TaskOptions, *, shots: int, notes: t
         others=further_images(split.train, support, seed=options.seed),
         shots=shots,
         seed=options.seed,
-        notes=(*scan.notes, *notes, *((split.note,) if split.note else ())),
+        notes=(*scan.notes, *notes, *filter(None, (split.note, *doubts))),
         folds=folds,
     )
+
+
+def _unjudged(
+    classes: Sequence[str], labels: IntArray, split: Split, folds: Sequence[IntArray], given: Sequence[SplitName | None]
+) -> tuple[str, ...]:
+    """Warnings of classes of which the drawn validation images, or test images, say nothing."""
+    val = np.concatenate(folds) if folds else split.val
+    drawn = {"validation": ("val", val), "test": ("test", split.test)}
+    judged = [(part, rows) for part, (name, rows) in drawn.items() if name not in given and len(rows)]
+    return too_few(classes, labels, judged=judged)
 
 
 def _plain(values: IntArray) -> list[Json]:

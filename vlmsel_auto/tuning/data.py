@@ -32,12 +32,12 @@ class Splits:
     @property
     def labelled(self) -> IntArray:
         """What a head that is cross-validated learns from in the end: all of train and val, or train alone."""
-        return np.sort(np.concatenate(self.folds)) if self.folds else self.train
+        return np.sort(np.concatenate([self.train, self.val])) if self.folds else self.train
 
     @property
     def held_out(self) -> IntArray:
-        """What a head is scored on by fits that never saw it: all labelled images, or the validation images."""
-        return self.labelled if self.folds else self.val
+        """What a head is scored on by fits that never saw it: the images of all folds, or the validation images."""
+        return np.sort(np.concatenate(self.folds)) if self.folds else self.val
 
 
 def splits(task: Task, *, fold: int = 0, train_shots: int | None = None, max_val: int = 2_000) -> Splits:
@@ -61,7 +61,7 @@ def splits(task: Task, *, fold: int = 0, train_shots: int | None = None, max_val
     test = np.sort(task.test)
     if task.folds and train_shots is None:
         fold %= len(task.folds)
-        train = np.sort(np.concatenate([*task.folds[:fold], *task.folds[fold + 1 :]]))
+        train = np.setdiff1d(np.concatenate([task.train, task.val]), task.folds[fold])
         return Splits(train=train, val=np.sort(task.folds[fold]), test=test, folds=task.folds)
     val = np.sort(task.val)
     if len(val) > max_val:
