@@ -18,7 +18,6 @@ METHOD_NAMES = {each.name for each in METHODS} - {"zero_shot"}  # which also is 
 # the table itself; the columns of a CSV; the heading of one
 METHODS_NAMED_IN = {
     "vlmsel_auto/tuning/methods.py",
-    "vlmsel_auto/library/tuned.py",
     "vlmsel_auto/cli/library_tables.py",
 }
 ABSOLUTE = re.compile(r"(?<![\w.}/:])/(?:work|tmp|home|root|opt|mnt|srv|Users)/")
