@@ -194,14 +194,20 @@ def said(act: Callable[[], object]) -> str:
     return text
 
 
-def test_a_password_in_the_address_of_a_mirror_is_hidden(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_a_password_in_the_address_of_a_mirror_is_hidden(
+    hub: LoopbackHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     url = hub.url.replace("http://", "http://someone:password@")
     with using(url, tmp_path):
         assert endpoint() == hub.url
         hub.faults[REPOSITORY] = Fault(status=500)
         with pytest.raises(TrialUnavailable) as caught:
             find(FILE)
-    assert "password" not in str(caught.value)
+        hub.faults[REPOSITORY] = Fault(cut_after=100)
+        with pytest.raises(TrialUnavailable) as broken:
+            fetched()
+    assert "Trying to resume" in caplog.text  # huggingface_hub's own words
+    assert "password" not in str(caught.value) + str(broken.value) + caplog.text
 
 
 def test_a_hub_is_reachable_or_not(hub: LoopbackHub, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from huggingface_hub.utils import build_hf_headers, tqdm
 
 from vlmsel_auto.cache import file_digest
 from vlmsel_auto.errors import TrialUnavailable
-from vlmsel_auto.models.hub_reasons import BrokenOff, Damaged, Stopped, endpoint, explain, said
+from vlmsel_auto.models.hub_reasons import BrokenOff, Damaged, Stopped, endpoint, explain, hide_secrets_in_logs, said
 from vlmsel_auto.models.hubfiles import HubFile
 from vlmsel_auto.process import is_disk_error, locked, nearest_there
 
@@ -43,6 +43,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")  # the ETag of a file in Git LFS; that of 
 _ETAG = re.compile(r"[\w.+=-]+")
 _TOKEN = re.compile(r"[!-~]+")
 _PART = 1 << 17  # bytes that a question for a part of a file brings beyond it
+
+hide_secrets_in_logs()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -95,15 +96,26 @@ def said(error: Exception) -> str:
     kinds = {kind.__name__ for kind in type(error).__mro__}  # the client is httpx or httpx2, by version
     if "TimeoutException" in kinds:
         return f"no answer for {constants.HF_HUB_DOWNLOAD_TIMEOUT} s ({type(error).__name__})"
-    text = " ".join(str(error).split())
-    for secret in _secrets():
-        text = text.replace(secret, "***")
+    text = _without_secrets(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _secrets() -> tuple[str, ...]:
+def hide_secrets_in_logs() -> None:
+    """Have huggingface_hub's own warnings, such as those of a transfer that it tries again, tell no password."""
+    for name in ("huggingface_hub.file_download", "huggingface_hub.utils._http"):
+        logging.getLogger(name).addFilter(_hide)
+
+
+def _hide(record: logging.LogRecord) -> bool:
+    record.msg, record.args = _without_secrets(record.getMessage()), ()
+    return True
+
+
+def _without_secrets(text: str) -> str:
     password, at, _ = urlsplit(constants.ENDPOINT).netloc.rpartition("@")
-    return tuple(each for each in (get_token(), password + at) if each)
+    for secret in (get_token(), password + at):
+        text = text.replace(secret, "***") if secret else text
+    return text
 
 
 def wait_asked_for(error: HfHubHTTPError) -> int | None:
