@@ -1,5 +1,6 @@
 """Labels that are probably wrong, against errors that were planted and against the rule written out in another way."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -63,17 +64,32 @@ def test_models_that_are_too_weak_name_nothing():
 def test_temperature_and_noise_are_the_most_probable_ones():
     given, labels = opinions(models=1, sure=3.0)
     pooled, count = given[0].logs, len(labels)
+    said = np.exp(pooled)
+    swaps = np.zeros((5, 5))
+    for true, other in itertools.permutations(range(5), 2):
+        confused = said[:, true] @ said[:, other] / (said[:, true] @ (1 - said[:, true]))
+        swaps[true, other] = (1 / 4 + confused) / 2
 
     def cost(sureness, noise):
-        own = np.exp(log_softmax(sureness * pooled, axis=1))[np.arange(count), labels]
-        return -np.log((1 - noise) * own + noise * (1 - own) / 4).sum() - np.log(noise) - 30 * np.log(1 - noise)
+        chances = np.exp(log_softmax(sureness * pooled, axis=1))
+        own, wrong = (each[np.arange(count), labels] for each in (chances, chances @ swaps))
+        return -np.log((1 - noise) * own + noise * wrong).sum() - np.log(noise) - 30 * np.log(1 - noise)
 
     grid = [(cost(a, b), a, b) for a in np.linspace(0.5, 3, 126) for b in np.linspace(0.001, 0.2, 200)]
     _, sureness, noise = min(grid)
     logs, odds = tempered(pooled, labels)
     assert logs == pytest.approx(log_softmax(sureness * pooled, axis=1), abs=0.3)
     p = np.exp(logs)
-    assert odds == pytest.approx(np.log(noise * (1 - p) / 4 / ((1 - noise) * p)), abs=0.15)
+    assert odds == pytest.approx(np.log(noise * (p @ swaps) / ((1 - noise) * p)), abs=0.05)
+
+
+def test_a_label_is_doubted_more_where_it_is_like_the_class_that_models_see():
+    unsure = np.array([[0.6, 0.4, 0, 0], [0.4, 0.6, 0, 0], [0, 0, 0.6, 0.4], [0, 0, 0.4, 0.6]])
+    surely = [0.94, 0.02, 0.02, 0.02]
+    logs = np.log(np.maximum(np.concatenate([np.repeat(unsure, 10, axis=0), [surely]]), 1e-4))
+    _, odds = tempered(log_softmax(logs, axis=1), logs.argmax(axis=1))
+    assert odds[-1, 1] > odds[-1, 2] + 0.3
+    assert odds[-1, 2] == pytest.approx(odds[-1, 3], abs=1e-6)
 
 
 def test_without_an_opinion_nothing_is_said():

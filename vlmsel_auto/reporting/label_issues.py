@@ -1,10 +1,10 @@
 """Labels that are probably wrong: by what models say that did not learn from them, and by near-duplicates.
 
-Each label has a probability of being wrong. Wrong labels, a share e of all, are taken to be any other class alike; a
-right one has the models' pooled probability p. Temperature and e are those under which the given labels are most
-probable, (1 - e) p + e (1 - p) / (K - 1), so e counts what the models' own mistakes do not explain. Bayes' rule gives
-the odds e (1 - p) / (K - 1) : (1 - e) p, which `_SLOPE` and `_OFFSET` calibrate to planted errors
-(benchmarks/labels/doubtful.py).
+Each label has a probability of being wrong. A right one has the models' pooled probability p. Wrong ones, a share e of
+all, are in halves any other class alike and one that the models take the true class for: q is the probability of the
+label under that. Temperature and e are those under which the given labels are most probable, (1 - e) p + e q, so e
+counts what the models' own mistakes do not explain. Bayes' rule gives the odds e q : (1 - e) p, which `_SLOPE` and
+`_OFFSET` calibrate to planted errors (benchmarks/labels/doubtful.py).
 
 Near-duplicates are told by cleanlab's threshold. Where cleanlab compares embeddings, miniatures are compared here: in
 embeddings, other pictures of the same thing are as close as one that was saved again. Numbers only, and the records of
@@ -20,15 +20,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit, log_softmax
+from scipy.special import expit, log_softmax, softmax
 
 from vlmsel_auto.records import FloatArray, IntArray
 from vlmsel_auto.reporting.mistakes import Judged
 from vlmsel_auto.units import percent
 
-_SLOPE, _OFFSET = 0.70, -0.45  # of the log-odds that a label is wrong
+_SLOPE, _OFFSET = 0.75, -0.51  # of the log-odds that a label is wrong
 _PRIOR: Final = 30.0  # right labels that are taken to be known beforehand, beside one wrong one
 _FITTED: Final = 10_000  # about so many images at most tell temperature and share: more are no surer
+_LEAST: Final = 1e-9  # probability
 _NAMED: Final = 0.5  # probability of being wrong above which a label is named
 WEAK: Final = 0.2  # of swapped labels: models that would name fewer name none
 CLOSE: Final = 0.13  # of the median distance to the nearest image: cleanlab's default for near-duplicates
@@ -129,21 +130,22 @@ def tempered(pooled: FloatArray, given: IntArray) -> tuple[FloatArray, FloatArra
     """
     some = slice(None, None, max(1, len(given) // _FITTED))
     fitted, at = pooled[some], (np.arange(len(given[some])), given[some])
-
-    def odds(logs: FloatArray, noise: float) -> FloatArray:
-        rest = np.log1p(-np.minimum(np.exp(logs), 1.0 - 1e-9))
-        found: FloatArray = noise - np.log(pooled.shape[1] - 1) + rest - logs
-        return found
+    others, chances = 1.0 - np.eye(pooled.shape[1]), softmax(pooled, axis=1)
+    mixed = others * (chances.T @ chances + _LEAST)
+    swaps = np.mean([each / each.sum(axis=1, keepdims=True) for each in (others, mixed)], axis=0)  # (K, K)
+    towards = swaps[:, given[some]].T
 
     def cost(free: FloatArray) -> float:
         sureness, noise = free  # log 1 / temperature, log-odds of e
-        own = log_softmax(np.exp(sureness) * fitted, axis=1)[at]
+        logs = log_softmax(np.exp(sureness) * fitted, axis=1)
+        wrong = noise + np.log(np.maximum((np.exp(logs) * towards).sum(axis=1), _LEAST))
         right = -np.logaddexp(0.0, noise)  # log(1 - e)
-        return float(-(own + right + np.logaddexp(0.0, odds(own, noise))).sum() - noise - (1 + _PRIOR) * right)
+        return float(-np.logaddexp(logs[at], wrong).sum() - len(at[0]) * right - noise - (1 + _PRIOR) * right)
 
     sureness, noise = minimize(cost, np.array([0.0, -3.5]), method="Nelder-Mead").x
     logs: FloatArray = log_softmax(np.exp(sureness) * pooled, axis=1)
-    return logs, odds(logs, float(noise))
+    log_odds: FloatArray = noise + np.log(np.maximum(np.exp(logs) @ swaps, _LEAST)) - logs
+    return logs, log_odds
 
 
 def verdict(
