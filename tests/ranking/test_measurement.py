@@ -7,7 +7,6 @@ from vlmsel_auto.ranking.measurement import Measurement
 
 def test_a_measurement_without_embeddings_has_nothing_to_score():
     assert Measurement(candidate="a").embedded() is None
-    assert Measurement(candidate="a", features=np.ones((2, 3))).embedded() is None
 
 
 def test_embeddings_come_with_labels_and_a_baseline_of_zeros_where_there_is_none():

@@ -75,6 +75,11 @@ def build(
         raise LibraryError(
             f"a library needs at least one task and one candidate, but got {len(loaded)} and {len(candidates)}"
         )
+    silent = [one.id for one in candidates if not one.has_text]
+    if silent:
+        raise LibraryError(
+            f"a library compares candidates by class names: leave out towers without texts, but got {silent}"
+        )
     grid = [
         _CellJob(candidate=one, task=task, settings=settings, place=place, held=_held(base, one, task, settings))
         for one in candidates

@@ -126,7 +126,7 @@ def measure(
 def margin_conductance(
     model: LoadedModel, task: Task, images: IntArray, *, text: NDArray[np.float32], points: int | None = None
 ) -> Conductance:
-    """Conductance of images of a task, F = margin, start of the paths at zero.
+    """Conductance of images of a task, F = margin, or norm without class weights; start of the paths at zero.
 
     Raises:
         ConductanceError: the tower has no conductance.
@@ -136,7 +136,9 @@ def margin_conductance(
         model.normalise(task.pixels.read(model.candidate.view, images)),
         scalar=make_scalar(
             "margin", text_features=torch.tensor(text, device=model.device), logit_scale=model.logit_scale
-        ),
+        )
+        if len(text)
+        else make_scalar("norm"),
         error=_ERROR,
         points=points,
         max_points=_MAX_POINTS,

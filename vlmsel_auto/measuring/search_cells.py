@@ -32,7 +32,7 @@ def cells_of_search(
     trials: Sequence[TrialResult],
     seed: int,
 ) -> list[Cell]:
-    """One cell for every measured candidate; ``candidates`` may hold more.
+    """One cell for every measured candidate that knows class names; ``candidates`` may hold more.
 
     Zero-shot accuracy is that on the labelled images that screenings embed, so no model is run again; tuned and probed
     accuracies are those of the best trials on the test split, where there were trials.
@@ -56,6 +56,8 @@ def cells_of_search(
     images = np.concatenate([labelled, -1 - beside])
     cells = []
     for one in measured:
+        if not by_id[one.candidate].has_text:  # libraries compare candidates by what they say of class names
+            continue
         whole = replace(one, features=one.all_features)
         cell = cell_of(
             whole,

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.models import presets
-from vlmsel_auto.models.sources import local_folders
+from vlmsel_auto.models.sources import local_folders, timm_towers
 from vlmsel_auto.models.sources.mini_zoo import mini_zoo
 from vlmsel_auto.models.sources.source import Unusable
 from vlmsel_auto.models.sources.table import SOURCES
@@ -33,9 +33,9 @@ def resolve(names: str | Sequence[str] | Path, *, sink: Sink = discard) -> tuple
     Args:
         names: one name, a comma-separated list, a sequence of either, or a path. A name is ``mini-zoo`` (all of it),
             the folder name of a member of it, a preset (``tiny``, ``laptop``, ``server``, ``all``), ``ARCH/TAG`` of
-            open_clip, ``hf-hub:ORG/REPOSITORY``, ``local-dir:FOLDER``, a folder, or a ``.toml`` file with
-            ``candidates = [names]`` and ``[[candidate]]`` tables of ``path`` (and ``id``), of ``arch`` and ``tag``, or
-            of ``id``. Paths in a TOML file are relative to the file.
+            open_clip, ``hf-hub:ORG/REPOSITORY``, ``timm:NAME``, ``local-dir:FOLDER``, a folder, or a ``.toml`` file
+            with ``candidates = [names]`` and ``[[candidate]]`` tables of ``path`` (and ``id``), of ``arch`` and
+            ``tag``, or of ``id``. Paths in a TOML file are relative to the file.
         sink: takes a notice for each name that was given twice, and of what a preset leaves out.
 
     Raises:
@@ -131,7 +131,12 @@ _LISTS: Mapping[str, Callable[[], Iterable[_Found]]] = {
 def _from_path(path: Path, *, seen: tuple[Path, ...]) -> Iterable[_Found]:
     if path.suffix == ".toml" and not is_folder(path):
         return _from_toml(path, seen=seen)
-    return (local_folders.at(path),)
+    return (_in_folder(path),)
+
+
+def _in_folder(path: Path, *, name: str | None = None) -> Candidate | Unusable:
+    at = timm_towers.at if timm_towers.is_tower(local_folders.resolved(path)) else local_folders.at
+    return at(path, name=name)
 
 
 def _from_toml(path: Path, *, seen: tuple[Path, ...]) -> Iterable[_Found]:
@@ -163,14 +168,14 @@ def _from_table(table: Mapping[str, object], *, file: Path, seen: tuple[Path, ..
         case ["id"]:
             return _from_name(texts["id"], base=file.parent, seen=seen)
         case ["path"]:
-            return (local_folders.at(file.parent / texts["path"]),)
+            return (_in_folder(file.parent / texts["path"]),)
         case ["id", "path"]:
             path, name = file.parent / texts["path"], texts["id"]
             if name in {candidate.id for candidate in mini_zoo()}:
                 raise CandidateError(
                     f"A folder cannot take the id of a mini-zoo member, but got {name!r} for {str(path)!r}"
                 )
-            return (local_folders.at(path, name=name),)
+            return (_in_folder(path, name=name),)
         case ["arch", "tag"]:
             return _from_name(f"{texts['arch']}/{texts['tag']}", base=file.parent, seen=seen)
         case _:

@@ -9,8 +9,9 @@ from typing import Final
 
 from vlmsel_auto.models.catalogue import UNKNOWN
 from vlmsel_auto.models.facts import Facts
-from vlmsel_auto.models.modeldir import CONFIG
+from vlmsel_auto.models.modeldir import CONFIG, WEIGHTS
 from vlmsel_auto.models.selective import WANTED, find_level
+from vlmsel_auto.models.sources.timm_towers import TOWER_CONFIG, TOWER_WEIGHTS
 from vlmsel_auto.records import AnswerLevel, FinalScore, Metric
 from vlmsel_auto.units import metric_text, percent, share_interval
 
@@ -33,6 +34,17 @@ _USE: Final = """
 
 Without torch: `vlmsel-auto export {name} --onnx {name}.onnx` writes one file for onnxruntime.
 
+{plain}
+## Files
+
+| file | what |
+|---|---|
+| {config} | architecture and preprocessing, as {library} reads them |
+| {weights} | weights, float32 |
+| head.safetensors | weight (K, D), bias (K,), scale (1,): softmax(scale * normalise(embedding) @ weight.T + bias) |
+| classes.json | classes in the order of the head's rows, their prompts and templates, and how the model came about |
+"""
+_OPEN_CLIP: Final = """\
 ## Use with plain open_clip
 
     import json
@@ -51,14 +63,25 @@ Without torch: `vlmsel-auto export {name} --onnx {name}.onnx` writes one file fo
 
 Here transparency must be laid on white, and 16 bits scaled to 8, before `preprocess`, as predict does.
 {tokenizer}
-## Files
+"""
+_TIMM: Final = """\
+## Use with plain timm
 
-| file | what |
-|---|---|
-| {config} | architecture (with the activation it was trained with) and preprocessing, as open_clip reads them |
-| open_clip_model.safetensors | weights of both towers, float32 |
-| head.safetensors | weight (K, D), bias (K,), scale (1,): softmax(scale * normalise(embedding) @ weight.T + bias) |
-| classes.json | classes in the order of the head's rows, their prompts and templates, and how the model came about |
+    import json
+    import timm, torch
+    from PIL import Image, ImageOps
+    from safetensors.torch import load_file
+
+    model = timm.create_model("local-dir:{name}", pretrained=True).eval()
+    preprocess = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    head = load_file("{name}/head.safetensors")
+    classes = json.load(open("{name}/classes.json"))["classes"]
+    image = ImageOps.exif_transpose(Image.open("image.png")).convert("RGB")
+    with torch.no_grad():
+        x = torch.nn.functional.normalize(model(preprocess(image).unsqueeze(0)), dim=-1)
+        probabilities = (head["scale"] * x @ head["weight"].T + head["bias"]).softmax(-1)
+
+Here transparency must be laid on white, and 16 bits scaled to 8, before `preprocess`, as predict does.
 """
 _OWN_VOCABULARY: Final = """
 The text tower has a vocabulary of its own, which open_clip does not look for in the folder:
@@ -161,14 +184,29 @@ def licence(origins: Sequence[Facts]) -> str:
 
 
 def model_card(
-    origin: Facts, *, name: str, classes: Sequence[str], known: Provenance, own_context: int | None = None
+    origin: Facts,
+    *,
+    name: str,
+    classes: Sequence[str],
+    known: Provenance,
+    own_context: int | None = None,
+    tower: bool = False,
 ) -> str:
-    """README.md of a model tuned from ``origin``; ``own_context``: tokens of a text where it has its own vocabulary."""
+    """README.md of a model tuned from ``origin``.
+
+    ``own_context``: tokens of a text where it has its own vocabulary; ``tower``: it is a visual tower of timm.
+    """
     vocabulary = "" if own_context is None else _OWN_VOCABULARY.format(name=name, context=own_context)
     return (
         head(name=name, what=f"tuned from the pretrained model `{origin.candidate}`", classes=classes)
         + evidence(known)
-        + _USE.format(name=name, tokenizer=vocabulary, config=CONFIG)
+        + _USE.format(
+            name=name,
+            plain=(_TIMM if tower else _OPEN_CLIP).format(name=name, tokenizer=vocabulary),
+            library="timm" if tower else "open_clip",
+            config=TOWER_CONFIG if tower else CONFIG,
+            weights=TOWER_WEIGHTS[0] if tower else WEIGHTS,
+        )
         + licence([origin])
     )
 

@@ -35,7 +35,7 @@ class Embeddings:
 
     at: IntArray  # (n,) which images: indices into the task, or in a store `Task.image_ids`
     images: NDArray[np.float32]  # (n, D) unnormalised
-    text: NDArray[np.float32]  # (K, D) unit-norm class weights
+    text: NDArray[np.float32]  # (K, D) unit-norm class weights; (0, D): the candidate has no text tower
     baseline: NDArray[np.float32]  # (D,) of the image that is zero after normalisation
     logit_scale: float
     seconds: float = np.nan  # an image through the visual tower in float32, the fastest that was timed
@@ -96,8 +96,10 @@ def reword(candidate: Candidate, task: Task, spoken: Task, *, text: NDArray[np.f
 @torch.inference_mode()
 def _without_images(model: LoadedModel, task: Task) -> Embeddings:
     size = model.candidate.view.size
-    text = _finite(model, model.text_features(task.prompts, task.templates))
     baseline = _finite(model, model.embed(torch.zeros(1, 3, size, size, device=model.device)))[0]
+    text = np.empty((0, len(baseline)), dtype=np.float32)
+    if model.candidate.has_text:
+        text = _finite(model, model.text_features(task.prompts, task.templates))
     return Embeddings(
         at=np.empty(0, dtype=np.int64),
         images=np.empty((0, len(baseline)), dtype=np.float32),

@@ -1,4 +1,4 @@
-"""Write a tuned model as a folder that plain open_clip loads, with its classifier beside it.
+"""Write a tuned model as a folder that plain open_clip, or timm, loads, with its classifier beside it.
 
 The folder is written under another name and renamed: a reader, or a kill, meets the whole folder or none of it.
 """
@@ -27,12 +27,12 @@ from vlmsel_auto.models.card import NOTHING_KNOWN, Provenance, model_card
 from vlmsel_auto.models.facts import Facts, facts_of
 from vlmsel_auto.models.familiar import Familiar
 from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.models.modeldir import CONFIG, VOCABULARY, within
+from vlmsel_auto.models.modeldir import CONFIG, VOCABULARY, WEIGHTS, within
 from vlmsel_auto.models.sources.table import source_of
+from vlmsel_auto.models.sources.timm_towers import TOWER_CONFIG, TOWER_WEIGHTS
 from vlmsel_auto.recordjson import decode, encode, parse_json
 from vlmsel_auto.records import AnswerLevel, Candidate
 
-_WEIGHTS = "open_clip_model.safetensors"
 _HEAD = "head.safetensors"
 _CLASSES = "classes.json"
 _FORMAT = "vlmsel_auto classifier"
@@ -92,13 +92,14 @@ def export(model: LoadedModel, classifier: Classifier, *, directory: Path, known
             "answers": encode(classifier.answers),
         }
         _write_json(part / _CLASSES, record)
-        text_cfg = cast("Mapping[str, Json]", model.model_cfg["text_cfg"])
+        text_cfg = cast("Mapping[str, Json]", model.model_cfg.get("text_cfg", {}))
         text = model_card(
             origin,
             name=directory.name,
             classes=classifier.classes,
             known=known,
             own_context=cast("int", text_cfg.get("context_length", 77)) if model.vocabulary else None,
+            tower=not model.candidate.has_text,
         )
         (part / "README.md").write_text(text, "utf-8")
         _same_mode(part)
@@ -181,12 +182,16 @@ def _is_replaceable(directory: Path) -> bool:
 
 
 def _write(folder: Path, *, model: LoadedModel) -> None:
+    alone = not model.candidate.has_text
     # clones: safetensors refuses tensors that share memory
     weights = {
         key: value.detach().to("cpu", torch.float32 if value.is_floating_point() else value.dtype).clone().contiguous()
-        for key, value in model.model.state_dict().items()
+        for key, value in (model.visual if alone else model.model).state_dict().items()
     }
-    save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
+    save_file(weights, folder / (TOWER_WEIGHTS[0] if alone else WEIGHTS), metadata={"format": "pt"})
+    if alone:
+        _write_json(folder / TOWER_CONFIG, model.model_cfg)
+        return
     model_cfg = json.loads(json.dumps(dict(model.model_cfg)))  # a deep copy that is surely JSON
     text_cfg = model_cfg["text_cfg"]
     if "timm_model_name" in model_cfg["vision_cfg"]:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Final, cast
 
 import open_clip
-from torch import nn
+import timm
+import torch
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vlmsel_auto.cache import Json
@@ -26,6 +28,7 @@ from vlmsel_auto.models.loadedmodel import Tokenizer
 from vlmsel_auto.models.modeldir import ModelDir
 from vlmsel_auto.records import Candidate
 
+_create: Final[Callable[..., nn.Module]] = timm.create_model
 _DRAWS: Final = frozenset({
     "normal_", "uniform_", "erfinv_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_", "xavier_normal_",
     "xavier_uniform_",
@@ -37,8 +40,8 @@ class Opened:
     """What open_clip made of a candidate's files; `vlmsel_auto.models.zoo` checks it."""
 
     model: nn.Module
-    tokenizer: Callable[[], Tokenizer]  # makes it: not everyone wants one
-    model_cfg: Mapping[str, Json]  # open_clip's, with the activation that the weights were trained with
+    model_cfg: Mapping[str, Json]  # open_clip's, with the activation that the weights were trained with; or timm's
+    tokenizer: Callable[[], Tokenizer] | None = None  # makes it: not everyone wants one; None: there is no text tower
     vocabulary: Path | None = None  # the candidate's own byte-pair vocabulary
 
 
@@ -70,6 +73,60 @@ def load_folder(candidate: Candidate, found: ModelDir, *, tokenizer: str) -> Ope
         model_cfg=found.model_cfg,
         vocabulary=found.vocabulary,
     )
+
+
+class TowerAlone(nn.Module):
+    """A visual tower of timm, without its classifier, as the rest of the package sees a model of open_clip."""
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+        self.register_buffer("logit_scale", torch.zeros(()), persistent=False)  # exponentiated: 1, no text has another
+
+    def encode_image(self, image: Tensor, normalize: bool = False) -> Tensor:  # noqa: FBT001, FBT002 - open_clip's signature
+        """Embed normalised images (n, 3, S, S) -> (n, D)."""
+        found = cast("Tensor", self.visual(image))
+        return nn.functional.normalize(found, dim=-1) if normalize else found
+
+
+def load_tower(
+    candidate: Candidate,
+    weights: Path,
+    *,
+    name: str,
+    arguments: Mapping[str, Json],
+    classifier: Sequence[str],
+    config: Mapping[str, Json],
+) -> Opened:
+    """Build a visual tower of timm, its classifier left out, and fill it from a file: every weight, and no other.
+
+    Args:
+        candidate: whose view tells how images are prepared.
+        weights: safetensors, or a PyTorch file of which only tensors are read.
+        name: of a model of timm, with the tag of its pretraining where timm must translate the file.
+        arguments: of its constructor, beside the number of classes.
+        classifier: names of the modules that timm leaves out.
+        config: as timm writes it; mean and std stand in its ``pretrained_cfg``.
+    """
+    stated = cast("Mapping[str, Json]", config["pretrained_cfg"])
+    with _loading(candidate, where=str(weights)), NoStartValues():
+        state = timm.models.load_state_dict(str(weights), weights_only=True)
+        with torch.device("meta"):
+            wanted = _create(name, pretrained=False, num_classes=0, **arguments).state_dict().keys()
+        heads = tuple(f"{part.rpartition('.')[0] or part}." for part in classifier)
+        state = {key: each for key, each in state.items() if key in wanted or not key.startswith(heads)}
+        # without a classifier in its configuration timm loads strictly: no weight stays as it was drawn
+        overlay = {"state_dict": state, "classifier": None, "num_classes": 0, "source": ""}
+        tower = _create(
+            name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay, **arguments
+        )  # fmt: skip
+    view = candidate.view
+    preprocess = {
+        "size": view.size, "mode": "RGB", "mean": stated["mean"], "std": stated["std"],
+        "interpolation": view.interpolation, "resize_mode": view.resize_mode, "fill_color": view.fill_color,
+    }  # fmt: skip
+    tower.__dict__["preprocess_cfg"] = preprocess  # where open_clip's towers have it
+    return Opened(model=TowerAlone(tower), model_cfg=config)
 
 
 def _folder_tokenizer(candidate: Candidate, found: ModelDir, name: str) -> Tokenizer:

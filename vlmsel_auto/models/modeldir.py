@@ -18,6 +18,7 @@ from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import ImageView
 
 CONFIG = "open_clip_config.json"
+WEIGHTS = "open_clip_model.safetensors"  # as exports name them
 VOCABULARY = "bpe.txt.gz"
 # transformers needs one of the first row and takes what there is of the second; merges belong to vocab.json
 TOKENIZER = ("tokenizer.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "vocab.json")

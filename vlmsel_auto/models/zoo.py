@@ -63,8 +63,8 @@ def _checked(candidate: Candidate, opened: Opened, *, text: bool, device: torch.
             f"The installed open_clip prepares images of {candidate.id!r} in another way than the candidate's record "
             f"says: name the candidate again, but got {view} instead of {candidate.view}"
         )
-    tokenizer = opened.tokenizer() if text else None
-    _check_vocabulary(tokenizer, opened.model_cfg["text_cfg"], candidate=candidate)
+    tokenizer = opened.tokenizer() if text and opened.tokenizer is not None else None
+    _check_vocabulary(tokenizer, opened.model_cfg.get("text_cfg"), candidate=candidate)
     bias = getattr(model, "logit_bias", None)
     return LoadedModel(
         candidate=candidate,
@@ -118,7 +118,7 @@ def _ends(values: torch.Tensor) -> torch.Tensor:
 def _check_vocabulary(tokenizer: Tokenizer | None, text_cfg: Json, *, candidate: Candidate) -> None:
     """Refuse a tokenizer whose ids the text tower does not have; open_clip would fail at the first text."""
     tokens = getattr(tokenizer, "vocab_size", None)
-    rows = cast("Mapping[str, Json]", text_cfg).get("vocab_size", 49408)
+    rows = cast("Mapping[str, Json]", text_cfg or {}).get("vocab_size", 49408)
     if isinstance(tokens, int) and isinstance(rows, int) and tokens > rows:
         raise TrialUnavailable(
             f"The tokenizer of {candidate.id!r} has more tokens than the text tower ({tokens} > {rows}): put the "

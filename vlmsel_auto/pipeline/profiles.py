@@ -59,7 +59,7 @@ def with_profiles(session: Session, screening: ScreeningResult) -> Mapping[str, 
     useful = [
         one
         for one in session.candidates
-        if one.id in screening.found and (known.get(one.id, False) or one.path is not None)
+        if one.has_text and one.id in screening.found and (known.get(one.id, False) or one.path is not None)
     ]
     missing = [one for one in useful if not screening.found[one.id].blocks]
     deadline = session.deadline

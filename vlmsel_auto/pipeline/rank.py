@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it ships no types
 
 from vlmsel_auto.errors import CandidateError
-from vlmsel_auto.events import RankingReady, Sink, StageFinished, StageStarted, discard
+from vlmsel_auto.events import Notice, RankingReady, Sink, StageFinished, StageStarted, discard
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.measuring.search_cells import SEARCH
@@ -39,6 +39,7 @@ from vlmsel_auto.tasks.datasets import TaskData
 from vlmsel_auto.tasks.group_names import Groups, as_groups
 from vlmsel_auto.tasks.unlabelled_pool import spoken_in
 
+NEEDS_LABELS: Final = "a visual tower without texts knows no class names and needs labels"
 _NAMED: Final = 5  # own source tasks, or candidates, that a note names
 
 
@@ -140,6 +141,8 @@ def rank_task(
     Raises:
         CandidateError: every candidate failed.
     """
+    if truth == "zero_shot" or not session.task.is_labelled:
+        session = _named(session)
     task, candidates, sink, store = session.task, session.candidates, session.sink, session.store
     spoken = task if earlier is None or not earlier.templates else spoken_in(task, earlier.templates)
     kept = {one.id: seen for one in candidates if (seen := find_measurement(one, spoken, store=store)) is not None}
@@ -163,6 +166,22 @@ def rank_task(
         usable=[one for one in candidates if one.id not in ranking.failures],
         interrupted=screening.interrupted,
     )
+
+
+def _named(session: Session) -> Session:
+    """The session without candidates that know no class names: without labels there is nothing else to go by.
+
+    Raises:
+        CandidateError: nobody is left.
+    """
+    silent = {one.id: NEEDS_LABELS for one in session.candidates if not one.has_text}
+    if not silent:
+        return session
+    if len(silent) == len(session.candidates):
+        raise CandidateError(f"{NEEDS_LABELS}: label images, or name other candidates too, but got {_some([*silent])}")
+    session.sink(Notice(text=f"left out: {_some([*silent])}: {NEEDS_LABELS}", level="warning"))
+    kept = tuple(one for one in session.candidates if one.id not in silent)
+    return replace(session, candidates=kept, failures={**session.failures, **silent})
 
 
 def _fused(session: Session, screening: ScreeningResult, found: Mapping[str, Measurement], *, truth: Truth) -> Ranking:

@@ -112,8 +112,11 @@ def open_source_profiles(library: Library, *, sink: Sink) -> SourceProfiles | No
 def missing_tasks(tasks: Sequence[Task], candidate: Candidate, *, known: Library) -> list[Task]:
     """Tasks of the pack on which the library has no profile of the candidate.
 
-    None where it has profiles on five tasks of other origin, such as those of the mini zoo: it is known better by them.
+    None where it has profiles on five tasks of other origin, such as those of the mini zoo: it is known better by them;
+    and of a candidate without texts, which no library compares.
     """
+    if not candidate.has_text:
+        return []
     if candidate.id not in known.candidate_ids:
         return list(tasks)
     activity = known.activity[known.row(candidate.id)]

@@ -84,7 +84,7 @@ def _zero_shot(plan: Plan, history: History, *, usable: Sequence[str]) -> NextTr
     """The first candidate without any training, until one was measured: from then on there is a model to export."""
     if plan.zero_shot is None or any(trial.state is TrialState.COMPLETE for trial in history):
         return None
-    tried = {trial.candidate for trial in history if trial.method == plan.zero_shot.name}
+    tried = {trial.candidate for trial in history if trial.method == plan.zero_shot.name} | plan.nameless
     open_ = [name for name in usable if name not in tried]
     if not open_:
         return None

@@ -57,6 +57,7 @@ class Plan(Conditions):
     costs: Mapping[str, float]  # relative cost of a pass, 1 is the median candidate
     methods: tuple[Method, ...]  # that train, in the order of the table; may be none
     zero_shot: Method | None  # measured once, before all others
+    nameless: frozenset[str]  # candidates that have no zero-shot classifier
     belief: TrialPrior
 
     def charge(self, candidate: str) -> float:
@@ -122,6 +123,7 @@ def make_plan(
         costs=dict(zip([each.id for each in candidates], _costs(candidates).tolist(), strict=True)),
         methods=tuple(each for each in methods if each.trains is not Trains.NOTHING),
         zero_shot=next((each for each in methods if each.trains is Trains.NOTHING), None),
+        nameless=frozenset(each.id for each in candidates if not each.has_text),
         belief=belief,
         **vars(conditions),
     )

@@ -45,11 +45,13 @@ def screening_accuracy(seen: Embedded) -> tuple[float, float]:
     """Accuracy on the labelled images, and its standard error between candidates.
 
     Of a ridge classifier that starts at the class texts, each image left out once; where no class has two images, of
-    the zero-shot classifier. The standard error comes from the candidates' own part of the binomial variance.
+    the zero-shot classifier, or chance without a text tower. The standard error comes from the candidates' own part of
+    the binomial variance.
     """
-    found = linear.ridge(seen.features, seen.classes, text_features=seen.texts)
-    accuracy = found if np.isfinite(found) else zeroshot.zeroshot(seen.cosine, seen.classes)
-    count = len(seen.classes)
+    found, count = linear.ridge(seen.features, seen.classes, text_features=seen.start), len(seen.classes)
+    named = seen.start is not None
+    guess = zeroshot.zeroshot(seen.cosine, seen.classes) if named else 1.0 / (1 + int(seen.classes.max()))
+    accuracy = found if np.isfinite(found) else guess
     smoothed = (accuracy * count + 1) / (count + 2)
     return accuracy, float(np.sqrt(_OWN_VARIANCE * smoothed * (1 - smoothed) / count))
 

@@ -30,9 +30,9 @@ class Measurement:
     candidate: str
     features: FloatArray = field(default_factory=lambda: _nothing(0, 0))  # (n, D) visual embeddings, any scale
     others: FloatArray = field(default_factory=lambda: _nothing(0, 0))  # (u, D) visual embeddings of further images
-    text_features: FloatArray = field(default_factory=lambda: _nothing(0, 0))  # (K, D) class weights
+    text_features: FloatArray = field(default_factory=lambda: _nothing(0, 0))  # (K, D) class weights; K 0: no text
     baseline: FloatArray = field(default_factory=lambda: _nothing(0))  # (D,) embedding of the baseline image; (): 0
-    total: float = np.nan  # mean over images of F(x) - F(x0), F = margin
+    total: float = np.nan  # mean over images of F(x) - F(x0), F = margin, or norm without class weights
     activity: FloatArray = field(default_factory=lambda: _nothing(0))  # (B,) mean over images of sum |C|
     blocks: tuple[str, ...] = ()  # (B,) names of the visual blocks; (): embeddings only
     seconds: float = np.nan  # an image through the visual tower, on this machine
@@ -52,7 +52,7 @@ class Measurement:
         return self._embedded(self.all_features)
 
     def _embedded(self, features: FloatArray, labels: IntArray | None = None) -> Embedded | None:
-        if not (features.size and self.text_features.size):
+        if not features.size:
             return None
         return Embedded(
             features=features,

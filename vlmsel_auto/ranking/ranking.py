@@ -52,14 +52,19 @@ def _measured(targets: Sequence[Measurement], labels: IntArray | None, *, truth:
         few = known.get(i)
         for name, value in (label_free_signals(one) | ({} if few is None else evidence_scores(few))).items():
             table[name][i] = value
-    if seen:
-        there, named = list(seen), np.stack([one.predicted for one in seen.values()])
+    speaking = {i: one for i, one in seen.items() if one.texts.size}
+    if speaking:
+        there, named = list(speaking), np.stack([one.predicted for one in speaking.values()])
         n_classes = len(targets[there[0]].text_features)
-        alike = likeness([one.cosine for one in seen.values()])
+        alike = likeness([one.cosine for one in speaking.values()])
         table[CONSENSUS][there] = consensus(named, table[TOP2_MARGIN][there], n_classes=n_classes, alike=alike)
-        if ALIGNMENT in table:
-            neighbours = [nearest(one.features) for one in seen.values()]
-            table[ALIGNMENT][there] = alignment(neighbours, table[TOP2_MARGIN][there], alike=alike)
+    if seen and ALIGNMENT in table:
+        there = list(seen)
+        kin = np.eye(len(targets))  # who has no text tower is kin to nobody
+        if speaking:
+            kin[np.ix_(list(speaking), list(speaking))] = alike
+        neighbours = [nearest(one.features) for one in seen.values()]
+        table[ALIGNMENT][there] = alignment(neighbours, table[TOP2_MARGIN][there], alike=kin[np.ix_(there, there)])
     return {name: values for name, values in table.items() if np.isfinite(values).any()}
 
 
@@ -81,7 +86,9 @@ def _check(targets: Sequence[Measurement], labels: IntArray | None) -> None:
                 f"labels must belong to the rows of every candidate's features, but got {len(labels)} labels and "
                 f"{len(target.features)} rows of {target.candidate}"
             )
-    shapes = {(len(one.features) + len(one.others), len(one.text_features)) for one in targets if one.features.size}
+    seen = [one for one in targets if one.features.size]
+    classes = max((len(one.text_features) for one in seen), default=0)  # who has no text tower has none
+    shapes = {(len(one.features) + len(one.others), len(one.text_features) or classes) for one in seen}
     if len(shapes) > 1:
         raise InputError(
             f"every candidate's features must be of the same images, and its texts of the same classes, but got "
@@ -195,7 +202,7 @@ def _placed(
 ) -> _Placed:
     """Candidates of the library by their scores, others by the forecast, or by their signals where there is none."""
     in_library = np.isfinite(scores.average)
-    embedded = np.array([target.features.size > 0 and target.text_features.size > 0 for target in targets])
+    embedded = np.array([target.features.size > 0 for target in targets])
     score, sd = scores.score, np.where(in_library | embedded, scores.sd, _UNKNOWN_SD)
     published = np.zeros(len(targets), dtype=np.bool_)
     if forecast is not None:

@@ -24,7 +24,7 @@ class Embedded:
     """What one candidate makes of a task's images and class names."""
 
     features: FloatArray  # (n, D) unnormalised image embeddings, n >= 1
-    texts: FloatArray  # (K, D) unit-norm class weights, K >= 2
+    texts: FloatArray  # (K, D) unit-norm class weights, K >= 2; empty: there is no text tower
     baseline: FloatArray  # (D,) embedding of the baseline image (zeros after normalisation)
     labels: IntArray | None = None  # (n,) classes 0..K-1
 
@@ -32,6 +32,11 @@ class Embedded:
     def cosine(self) -> FloatArray:
         """Cosines (n, K)."""
         return zeroshot.cosines(self.features, self.texts)
+
+    @property
+    def start(self) -> FloatArray | None:
+        """Class weights that a head starts at; None: at zero."""
+        return self.texts if self.texts.size else None
 
     @property
     def predicted(self) -> IntArray:
@@ -67,14 +72,15 @@ class Signal:
     name: str
     score: Callable[[Embedded], float]
     labelled: bool  # whether it needs labels
+    texts: bool = True  # whether it needs class weights
 
 
 def _free(name: str, score: Callable[[Embedded], float]) -> Signal:
     return Signal(name=name, score=score, labelled=False)
 
 
-def _labelled(name: str, score: Callable[[Embedded], float]) -> Signal:
-    return Signal(name=name, score=score, labelled=True)
+def _labelled(name: str, score: Callable[[Embedded], float], *, texts: bool = True) -> Signal:
+    return Signal(name=name, score=score, labelled=True, texts=texts)
 
 
 def _sharp(e: Embedded) -> FloatArray:
@@ -95,12 +101,13 @@ SIGNALS: Final = (
     _free("total_cosine", lambda e: zeroshot.margin_gain(e.cosine, e.baseline_cosine)),
     _labelled("true_class_zscore", lambda e: zeroshot.true_class_zscore(e.cosine, e.classes)),
     _labelled("zeroshot_likelihood", lambda e: likelihood.zeroshot_log_likelihood(e.cosine, e.classes)),
-    _labelled("logme", lambda e: logme.logme(e.features, e.classes)),
+    _labelled("logme", lambda e: logme.logme(e.features, e.classes), texts=False),
     _labelled("leep", lambda e: leep.leep(_sharp(e), e.classes)),
-    _labelled("ridge_likelihood", lambda e: linear.ridge_log_likelihood(e.features, e.classes)),
+    _labelled("ridge_likelihood", lambda e: linear.ridge_log_likelihood(e.features, e.classes), texts=False),
     _labelled(
         "ridge_text_likelihood",
-        lambda e: linear.ridge_log_likelihood(e.features, e.classes, text_features=e.texts),
+        lambda e: linear.ridge_log_likelihood(e.features, e.classes, text_features=e.start),
+        texts=False,  # without them a head starts at zero
     ),
 )
 
@@ -110,12 +117,18 @@ LABEL_SIGNALS: Final = tuple(one.name for one in SIGNALS if one.labelled)
 
 def label_free_signals(seen: Embedded) -> dict[str, float]:
     """What unlabelled images and class names say, by name."""
-    return {one.name: one.score(seen) for one in SIGNALS if not one.labelled}
+    return _scored(seen, labelled=False)
 
 
 def evidence_scores(seen: Embedded) -> dict[str, float]:
     """What labelled images say, by name."""
-    return {one.name: one.score(seen) for one in SIGNALS if one.labelled}
+    return _scored(seen, labelled=True)
+
+
+def _scored(seen: Embedded, *, labelled: bool) -> dict[str, float]:
+    named = seen.texts.size > 0
+    there = (one for one in SIGNALS if one.labelled is labelled)
+    return {one.name: one.score(seen) if named or not one.texts else np.nan for one in there}
 
 
 def image_number(indices: IntArray) -> float:

@@ -17,11 +17,12 @@ class Candidate:
     source: str  # the row of `vlmsel_auto.models.sources.table.SOURCES` that it is of
     arch: str  # architecture name; kin of one family share its prefix
     tag: str  # pretraining tag
-    path: Path | None = None  # folder of a mini-zoo or local-dir candidate
+    path: Path | None = None  # folder of a candidate that lies on this disk
     view: ImageView
     params: int | None = None  # parameters of both towers
     flops: float | None = None  # floating-point operations (2 x multiply-adds) of one image through the visual tower
     family: str = "unknown"  # "vit", "resnet", "convnext", "efficientnet", ...
+    has_text: bool = True  # False: a visual tower alone, which knows no class names
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -18,7 +18,7 @@ from vlmsel_auto.tuning.data import ImageSet, Measured, MiniBatches, image_set, 
 from vlmsel_auto.tuning.module import EpochReport, Head, Kept, Tuner, copy_state
 from vlmsel_auto.tuning.paused import Paused, Progress
 from vlmsel_auto.tuning.trainer import BatchTimes, make_trainer, quiet_lightning
-from vlmsel_auto.tuning.work import Deadline, Ending, MethodOutcome, Work
+from vlmsel_auto.tuning.work import NOTHING, Deadline, Ending, MethodOutcome, Work
 
 _MARGIN = 0.1  # seconds kept for writing the result before a deadline
 _HALVINGS = 2  # batch, batch / 2, batch / 4; then the trial fails
@@ -43,11 +43,11 @@ def run(work: Work) -> MethodOutcome:
 
 
 def fitted_head(work: Work) -> MethodOutcome:
-    """Logistic regression on the training images, with what zero-shot reaches on the validation images."""
+    """Logistic regression on the training images, with what zero-shot reaches on the validation images, if anything."""
     splits, labels, metric = work.splits, work.task.labels, work.task.metric
     only_given = replace(work, splits=replace(splits, folds=()))  # a tower is scored on images that it never saw
-    start = zero_shot.run(only_given)
-    if not work.spec.epochs:
+    start = zero_shot.run(only_given) if work.candidate.has_text else NOTHING
+    if not work.spec.epochs and work.candidate.has_text:
         return start
     found = work.features()
     train = splits.train

@@ -3,7 +3,7 @@
 Where the user gave no validation images, every labelled image is scored by a head that was fitted without it, and the
 head that is kept is fitted on all of them: a fifth of few labels decides badly, and misses in the fit. How much of
 either classifier counts, and how sure both together are, are two weights of a logarithmic pool, fitted to what the
-images that were held out say; both being linear, the pool is one head.
+images that were held out say; both being linear, the pool is one head. A tower without texts has the regression alone.
 """
 
 from __future__ import annotations
@@ -45,20 +45,23 @@ def run(work: Work) -> MethodOutcome:
     text = Checkpoint(
         visual=None, weight=found.text.numpy(), bias=np.zeros(classes, dtype=np.float32), scale=found.scale
     )
-    zero_shot = _logits(text, found, scored)
-    both = [log_probabilities(each.numpy()) for each in (regression, zero_shot)]
-    weights = fit_weights(both, labels[scored], start=_START).tolist()
-    held_out = weights[0] * regression + weights[1] * zero_shot
+    zero_shot = _logits(text, found, scored) if len(found.text) else None
+    parts = [regression] if zero_shot is None else [regression, zero_shot]
+    logs = [log_probabilities(each.numpy()) for each in parts]
+    weights = fit_weights(logs, labels[scored], start=_START[: len(parts)]).tolist()
+    held_out = torch.stack([weight * each for weight, each in zip(weights, parts, strict=True)]).sum(dim=0)
     known = torch.from_numpy(labels[scored])
     places = [torch.from_numpy(np.searchsorted(scored, np.sort(rows))) for _, rows in pairs]
-    kept = _together(head(splits.labelled), text, weights=weights)
+    kept = _together([head(splits.labelled), text][: len(parts)], weights=weights)
     of_test = _logits(kept, found, splits.test).numpy()
     test: float | None = None
     if len(splits.test):
         test = score(metric, labels=labels[splits.test], predicted=of_test.argmax(axis=1))
     return MethodOutcome(
         checkpoint=replace(kept, held_out_logits=held_out.numpy(), test_logits=of_test),
-        start=score(metric, labels=labels[scored], predicted=zero_shot.argmax(dim=1).numpy()),
+        start=None
+        if zero_shot is None
+        else score(metric, labels=labels[scored], predicted=zero_shot.argmax(dim=1).numpy()),
         validation=measure(metric, logits=held_out, labels=known),
         test=test,
         kept=1,
@@ -73,9 +76,9 @@ def _logits(head: Checkpoint, found: Features, rows: IntArray) -> torch.Tensor:
     return class_logits(found.of(rows), head=weight, bias=bias, scale=head.scale)
 
 
-def _together(regression: Checkpoint, text: Checkpoint, *, weights: list[float]) -> Checkpoint:
-    """One head whose logits are the weighted sum of both."""
-    pairs = list(zip(weights, (regression, text), strict=True))
+def _together(heads: list[Checkpoint], *, weights: list[float]) -> Checkpoint:
+    """One head whose logits are the weighted sum of those of the heads."""
+    pairs = list(zip(weights, heads, strict=True))
     return Checkpoint(
         visual=None,
         weight=np.sum([w * one.scale * one.weight for w, one in pairs], axis=0, dtype=np.float32),

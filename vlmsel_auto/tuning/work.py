@@ -66,7 +66,7 @@ class Features:
 
     values: torch.Tensor  # (n, D) float32
     at: IntArray  # (n,) sorted: which images of the task
-    text: torch.Tensor  # (K, D) float32
+    text: torch.Tensor  # (K, D) float32; (0, D): the candidate has no text tower
     scale: float
 
     def of(self, indices: IntArray) -> torch.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.models.loadedmodel import class_logits
 from vlmsel_auto.records import IntArray
 from vlmsel_auto.tuning.checkpoints import Checkpoint
@@ -16,7 +17,13 @@ from vlmsel_auto.tuning.work import Ending, MethodOutcome, Work
 
 
 def run(work: Work) -> MethodOutcome:
-    """Measure the text weights on all labelled images, or on the validation images that were given; and on the test."""
+    """Measure the text weights on all labelled images, or on the validation images that were given; and on the test.
+
+    Raises:
+        TrialUnavailable: the candidate has no text tower.
+    """
+    if not work.candidate.has_text:
+        raise TrialUnavailable(f"A tower without texts has no zero-shot classifier, but got {work.candidate.id!r}")
     splits, labels = work.splits, work.task.labels
     found = work.features()
     bias = torch.zeros(len(found.text))

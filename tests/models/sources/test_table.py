@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from helpers.loopback_hub import LoopbackHub, loopback_hub
+from helpers.timm_towers import PUBLISHED, add_published
 from helpers.tiny_models import add_tags, add_tiny
 from vlmsel_auto.errors import CandidateError
 from vlmsel_auto.models import zoo
@@ -21,6 +22,7 @@ NAMES = {
     "mini-zoo": "ViT-Mi-8-64.all-l",
     "open_clip": "ViT-Nano/folder",
     "hf-hub": "hf-hub:local/tiny",
+    "timm": PUBLISHED,
     "local-dir": "local-dir:{folder}",
 }
 
@@ -29,6 +31,7 @@ NAMES = {
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
     with loopback_hub(tmp_path) as found:
         add_tiny(found, tmp_path)
+        add_published(found, tmp_path)
         add_tags(found, tmp_path, monkeypatch)
         yield found
 
@@ -80,7 +83,8 @@ def test_its_files_are_all_that_loading_asks_the_hub_for(candidate: Candidate, h
     assert len(hub.asked) == asked
     size = candidate.view.size
     assert torch.isfinite(model.embed(torch.zeros(1, 3, size, size))).all()
-    assert len(model.text_features(["cat", "dog"], ["a {}."])) == 2
+    if candidate.has_text:
+        assert len(model.text_features(["cat", "dog"], ["a {}."])) == 2
     assert zoo.load(candidate, text=False).tokenizer is None
 
 

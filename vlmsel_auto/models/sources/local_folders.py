@@ -64,8 +64,8 @@ def _facts(candidate: Candidate) -> Stated:
 
 def _fingerprint(candidate: Candidate) -> str:
     found = _folder(candidate)
-    vocabulary = _content(found.vocabulary) if found.vocabulary else ""
-    return digest(_NAME, _content(found.config_path), _content(found.weights), vocabulary, *_tokenizer(found))
+    vocabulary = content(found.vocabulary) if found.vocabulary else ""
+    return digest(_NAME, content(found.config_path), content(found.weights), vocabulary, *_tokenizer(found))
 
 
 def load(candidate: Candidate) -> Opened:
@@ -120,10 +120,11 @@ def _tokenizer(found: ModelDir) -> Iterator[str]:
     if found.text_cfg.get("hf_tokenizer_name"):
         for name in (*TOKENIZER, *TOKENIZER_SETTINGS):
             if (found.path / name).is_file():
-                yield from (name, _content(found.path / name))
+                yield from (name, content(found.path / name))
 
 
-def _content(path: Path) -> str:
+def content(path: Path) -> str:
+    """Digest of a file."""
     status = path.stat()
     return _cached_digest(path, status.st_size, status.st_mtime_ns)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from vlmsel_auto.models.sources import hub_repositories, local_folders, mini_zoo, open_clip_tags
+from vlmsel_auto.models.sources import hub_repositories, local_folders, mini_zoo, open_clip_tags, timm_towers
 from vlmsel_auto.models.sources.source import CandidateSource
 from vlmsel_auto.records import Candidate
 
 SOURCES: Final[Mapping[str, CandidateSource]] = {
-    each.SOURCE.name: each.SOURCE for each in (mini_zoo, open_clip_tags, hub_repositories, local_folders)
+    each.SOURCE.name: each.SOURCE for each in (mini_zoo, timm_towers, open_clip_tags, hub_repositories, local_folders)
 }
 
 
