@@ -15,9 +15,10 @@ the candidate that is best on these, and the pool of the five that are. Beside e
 the best in hindsight and to the pool, with 95 % intervals over tasks, and on how many tasks it is above the best in
 hindsight.
 
-Three settings: the tasks' own templates; one plain template for all; own templates and skewed classes (unlabelled and
-test images are thinned out so that the rarest class is a tenth as frequent as the first). Embeddings are kept in
---cache. --quick takes six tasks and the first setting.
+Settings: the tasks' own templates; one plain template for all; own templates and skewed classes (unlabelled and test
+images are thinned out so that the rarest class is a tenth as frequent as the first); a third of the classes alone
+(at least two) where there are four or more; 60 unlabelled images; candidates that were not trained on the domain, where
+there are six (`fresh_targets`). Embeddings are kept in --cache. --quick takes six tasks and the first setting.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common import change, command_line, folders, print_head, print_row, told_change, write_json
 from benchmarks.labels.without_labels_adapt import Views, log_loss, methods, pooled
+from benchmarks.tuning.fresh_targets import far_candidates
 from vlmsel_auto.cache import Store, default_cache_dir
 from vlmsel_auto.library.places import default_library
 from vlmsel_auto.library.records import Library
@@ -51,6 +53,8 @@ from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
 
 UNLABELLED, TESTED = 1_000, 1_000  # images at most
 _RAREST = 0.1
+_FEW = 60  # unlabelled images of a small folder
+_MANY_CLASSES, _LEAST_FAR = 4, 6
 _POOLED = 0.05  # accuracy that costs a member of the ceiling's pool a factor of e
 SAME_IMAGES = {"mnist": "optical_digits", "optical_digits": "mnist"}  # tasks that are no strangers to each other
 
@@ -88,10 +92,26 @@ class Scene:
         rng = np.random.default_rng(3)
         shares = _RAREST ** (np.arange(self.n_classes) / max(self.n_classes - 1, 1))
         shares = shares[rng.permutation(self.n_classes)]
-        kept = [np.flatnonzero(rng.random(len(y)) < shares[y]) for y in (self.unlabelled, self.test)]
-        rows = np.concatenate([kept[0], len(self.unlabelled) + kept[1]])
+        return self._only(*(np.flatnonzero(rng.random(len(y)) < shares[y]) for y in (self.unlabelled, self.test)))
+
+    def of_few_classes(self) -> Scene:
+        """With images of a third of the classes, drawn once; all are named."""
+        there = np.random.default_rng(3).permutation(self.n_classes)[: max(2, self.n_classes // 3)]
+        return self._only(*(np.flatnonzero(np.isin(y, there)) for y in (self.unlabelled, self.test)))
+
+    def small(self) -> Scene:
+        """With few unlabelled images."""
+        few = np.random.default_rng(3).permutation(len(self.unlabelled))[:_FEW]
+        return self._only(np.sort(few), np.arange(len(self.test)))
+
+    def by(self, places: Sequence[int]) -> Scene:
+        """As some of the candidates see it."""
+        return replace(self, seen=[self.seen[m] for m in places])
+
+    def _only(self, unlabelled: IntArray, test: IntArray) -> Scene:
+        rows = np.concatenate([unlabelled, len(self.unlabelled) + test])
         seen = [replace(one, at=one.at[rows], images=one.images[rows]) for one in self.seen]
-        return replace(self, seen=seen, unlabelled=self.unlabelled[kept[0]], test=self.test[kept[1]])
+        return replace(self, seen=seen, unlabelled=self.unlabelled[unlabelled], test=self.test[test])
 
 
 def measurement(candidate: Candidate, seen: Embeddings, *, library: Library, task: str) -> Measurement:
@@ -219,6 +239,13 @@ def table(title: str, rows: Mapping[str, FloatArray]) -> list[dict[str, object]]
     return content
 
 
+def _far(one: Scene) -> tuple[Scene, tuple[Candidate, ...]] | None:
+    """As candidates see the task that were not trained on its domain; None: they are few."""
+    far = far_candidates(one.name)
+    everyone = mini_zoo()
+    return (one.by([everyone.index(each) for each in far]), far) if len(far) >= _LEAST_FAR else None
+
+
 def main() -> None:
     """Command line."""
     parser = command_line(__doc__, quick="six tasks, own templates")
@@ -233,14 +260,19 @@ def main() -> None:
     paths = [each for each in folders(args.tasks) if each.name in library.task_names][:: 5 if args.quick else 1]
     load = partial(scene, candidates=candidates, cache=args.cache, images=args.images)
     own = [load(each, templates=None) for each in paths]
-    settings = {"own templates": own}
+    settings = {"own templates": [(each, candidates) for each in own]}
     if not args.quick:
-        settings["one plain template"] = [load(each, templates=DEFAULT_TEMPLATES) for each in paths]
-        settings["own templates, skewed classes"] = [each.skewed() for each in own]
+        plain = [load(each, templates=DEFAULT_TEMPLATES) for each in paths]
+        settings["one plain template"] = [(each, candidates) for each in plain]
+        settings["skewed classes"] = [(each.skewed(), candidates) for each in own]
+        many = [each for each in own if each.n_classes >= _MANY_CLASSES]
+        settings["a third of the classes"] = [(each.of_few_classes(), candidates) for each in many]
+        settings["few images"] = [(each.small(), candidates) for each in own]
+        settings["far candidates"] = [strangers for each in own if (strangers := _far(each)) is not None]
     content: dict[str, dict[str, object]] = {}
     shipped: dict[str, dict[str, object]] = {}
     for title, scenes in settings.items():
-        found = [evaluate(each, library, candidates) for each in scenes]
+        found = [evaluate(each, library, those) for each, those in scenes]
         rows = {name: np.array([accuracies[name] for accuracies, _ in found]) for name in found[0][0]}
         losses = {name: round(float(np.mean([each[name] for _, each in found])), 3) for name in found[0][1]}
         lines = table(title, rows)

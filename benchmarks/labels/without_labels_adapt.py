@@ -10,14 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import ot
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from vlmsel_auto.ranking.evidence.zeroshot import CLARITY
+from vlmsel_auto.ranking.scaling import unit_rows
 from vlmsel_auto.records import FloatArray, IntArray
 
 _PSEUDO = 3.0  # log-odds for one standard deviation of a class's cosines, of labels that are learned from
 _CONFIDENT = 0.5  # share of each class's images that prototypes are made of
 _BLEND = 0.5  # of a prototype in a head
+_ROUNDS, _STEPS, _NEIGHBOURS, _TEMPERATURE = 10, 5, 3, 50.0  # of StatA, as its authors have them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,6 +112,97 @@ def with_prototypes(views: Views, weights: Mapping[int, float], *, balanced: boo
     return np.asarray(total, dtype=np.float64)
 
 
+def with_anchors(views: Views, weights: Mapping[int, float], *, transductive: bool) -> FloatArray:
+    """Log-posteriors (t, K) of test images by StatA, which begins at the pool's probabilities.
+
+    Zanella, Fuchs, De Vleeschouwer, Ben Ayed, "Realistic test-time adaptation of vision-language models" (CVPR 2025),
+    with its constants: diagonal Gaussians that begin at the class texts; these, the anchor, count as one image of each
+    class where means and variances are updated; a Laplacian over the three nearest images. Log-likelihoods and
+    Laplacians of several members are summed by their weights. Transductive: of the test images among themselves, as
+    many at a time as there are unlabelled ones; otherwise new images have no neighbours.
+    """
+    seen, new = (log_softmax(_PSEUDO / CLARITY * each, axis=1) for each in pooled(views, weights))
+    shares = {m: weight / sum(weights.values()) for m, weight in weights.items()}
+    if not transductive:
+        _, learned = _anchored({m: views.unlabelled[m] for m in shares}, views.texts, seen, shares)
+        return new + _likelihood(learned, views.test, shares)
+    parts = np.array_split(np.arange(len(new)), -(-len(new) // len(seen)))
+    return np.concatenate(
+        [_anchored({m: views.test[m][at] for m in shares}, views.texts, new[at], shares)[0] for at in parts]
+    )
+
+
+def _anchored(
+    images: Mapping[int, FloatArray], texts: Sequence[FloatArray], prior: FloatArray, shares: Mapping[int, float]
+) -> tuple[FloatArray, dict[int, _Gaussians]]:
+    """Log-posteriors (n, K) of the images, and what was learned from them."""
+    labels = np.exp(prior)
+    graph = np.sum([share * _nearest(images[m]) for m, share in shares.items()], axis=0)
+    now = anchors = {m: _Gaussians.anchor(images[m], texts[m], labels) for m in shares}
+    for _ in range(_ROUNDS):
+        labels = _smoothed(prior + _likelihood(now, images, shares), labels, graph)
+        now = {m: one.updated(images[m], labels) for m, one in anchors.items()}
+    labels = _smoothed(prior + _likelihood(now, images, shares), labels, graph)
+    return np.log(np.maximum(labels, 1e-300)), now
+
+
+def _likelihood(
+    now: Mapping[int, _Gaussians], images: Mapping[int, FloatArray] | Sequence[FloatArray], shares: Mapping[int, float]
+) -> FloatArray:
+    each = [share * now[m].likelihood(images[m]) for m, share in shares.items()]
+    return np.asarray(np.sum(each, axis=0), dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Gaussians:
+    """One of each class, with diagonal covariances."""
+
+    mean: FloatArray  # (K, D) of unit length
+    variance: FloatArray  # (K, D)
+
+    @staticmethod
+    def anchor(x: FloatArray, texts: FloatArray, labels: FloatArray) -> _Gaussians:
+        """At the texts, with one covariance."""
+        within = _spread(x, texts, labels).sum(axis=0) / len(x)
+        return _Gaussians(mean=texts, variance=np.tile(within, (len(texts), 1)))
+
+    def likelihood(self, x: FloatArray) -> FloatArray:
+        """Minus half of the squared Mahalanobis distances (n, K), over the temperature."""
+        precision = 1.0 / np.maximum(self.variance, 1e-12)
+        squares = x**2 @ precision.T - 2.0 * x @ (self.mean * precision).T + (self.mean**2 * precision).sum(axis=1)
+        return np.asarray(-0.5 / _TEMPERATURE * squares, dtype=np.float64)
+
+    def updated(self, x: FloatArray, labels: FloatArray) -> _Gaussians:
+        """By soft labels (n, K); this anchor weighs 1 / (1 + images that the class is the first of)."""
+        count = np.bincount(labels.argmax(axis=1), minlength=labels.shape[1])[:, None]
+        share, mass = count / (1.0 + count), np.maximum(labels.sum(axis=0), 1e-12)[:, None]
+        mean = unit_rows(share * unit_rows(labels.T @ x / mass) + (1.0 - share) * self.mean)
+        anchored = self.variance + (self.mean - mean) ** 2
+        return _Gaussians(mean=mean, variance=share * _spread(x, mean, labels) / mass + (1.0 - share) * anchored)
+
+
+def _spread(x: FloatArray, means: FloatArray, labels: FloatArray) -> FloatArray:
+    """Sums (K, D) of squared distances to the means, by soft labels."""
+    found: FloatArray = labels.T @ x**2 - 2.0 * means * (labels.T @ x) + means**2 * labels.sum(axis=0)[:, None]
+    return found
+
+
+def _nearest(x: FloatArray) -> FloatArray:
+    """Cosines (n, n) with the nearest images and of those to whom one is near, over twice their number."""
+    cosines = x @ x.T
+    np.fill_diagonal(cosines, -np.inf)
+    kept = np.argpartition(-cosines, _NEIGHBOURS, axis=1)[:, :_NEIGHBOURS]
+    graph = np.zeros_like(cosines)
+    np.put_along_axis(graph, kept, np.take_along_axis(cosines, kept, axis=1), axis=1)
+    return np.asarray((graph + graph.T) / (2 * _NEIGHBOURS), dtype=np.float64)
+
+
+def _smoothed(logs: FloatArray, labels: FloatArray, graph: FloatArray) -> FloatArray:
+    for _ in range(_STEPS):
+        labels = np.asarray(softmax(logs + graph @ labels, axis=1), dtype=np.float64)
+    return labels
+
+
 def methods(
     views: Views, *, first: int, leaders: Mapping[int, float], everyone: Mapping[int, float]
 ) -> dict[str, FloatArray]:
@@ -133,6 +226,9 @@ def methods(
                 f"pool, Gaussian mixture, {rounds} round{'s' if rounds > 1 else ''}{', balanced' if balanced else ''}"
             )
             found[name] = with_gaussians(views, leaders, balanced=balanced, rounds=rounds)
+    for name, members in (("ranked first", one), ("pool", leaders)):
+        found[f"{name}, StatA"] = with_anchors(views, members, transductive=False)
+        found[f"{name}, StatA of the test images"] = with_anchors(views, members, transductive=True)
     for balanced in (False, True):
         name = f"ranked first, Gaussian mixture of the pool's labels{', balanced' if balanced else ''}"
         own = log_softmax(_PSEUDO / CLARITY * pooled(views, one)[1], axis=1)
