@@ -111,14 +111,21 @@ def write_atomically(path: Path, data: bytes) -> None:
 @contextmanager
 def atomic_stream(path: Path) -> Iterator[BinaryIO]:
     """A stream that becomes the file ``path`` when the block ends; nothing is left of a block that raises."""
+    with atomic_file(path) as part, part.open("wb") as stream:
+        yield stream
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """An empty file that becomes ``path`` when the block ends; nothing is left of a block that raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            os.fchmod(stream.fileno(), 0o666 & ~_umask())  # mkstemp's own mode would keep others from reading
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+        os.fchmod(handle, 0o666 & ~_umask())  # mkstemp's own mode would keep others from reading
+        os.close(handle)
+        yield Path(name)
+        with open(name, "rb+") as written:  # noqa: PTH123 - as everywhere
+            os.fsync(written.fileno())
         Path(name).replace(path)
     except BaseException:  # also on KeyboardInterrupt: leave no temporary file behind
         Path(name).unlink(missing_ok=True)

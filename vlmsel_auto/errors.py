@@ -10,7 +10,7 @@ VlmselError
 │   └── BudgetError              a budget that allows nothing to be done
 ├── ConductanceError (ValueError) a tower, scalar or image that has no conductance
 ├── TrialFailed                  this trial failed; the run goes on and the report says why
-│   ├── TrialOutOfMemory         the device ran out of memory, also after the batch was halved
+│   ├── TrialOutOfMemory         no way of fine-tuning fits into the device's memory
 │   ├── TrialDiverged            loss or metric became NaN or infinite
 │   └── TrialUnavailable         weights missing, unreadable or of another shape
 └── MissingDependency (ImportError) an optional package is needed; the message names the extra

@@ -107,13 +107,13 @@ TrialRunner.run = deadly
 _SHORT = """
 import resource, vlmsel_auto.tuning.finetune as finetune
 real = finetune.train
-def short(work, head, *, batch, accumulate=1):
+def short(work, head, *, way):
     kept = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(open("/proc/self/statm").read().split()[0])
     if work.spec.candidate == "EffNet-Mi-64.all-m":
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**20, kept[1]))
     try:
-        return real(work, head, batch=batch, accumulate=accumulate)
+        return real(work, head, way=way)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, kept)
 finetune.train = short

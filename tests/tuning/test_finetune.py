@@ -13,13 +13,14 @@ from scipy.special import softmax
 from helpers.tuning_world import Tune, candidate, digits, run, spec, store, tune
 from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import TrialOutOfMemory
-from vlmsel_auto.events import Event, TrialEpoch
+from vlmsel_auto.events import Event, Notice, TrialEpoch
 from vlmsel_auto.models import precision, zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.tuning import finetune
 from vlmsel_auto.tuning import module as epochs
 from vlmsel_auto.tuning.checkpoints import has_weights, load_trial
+from vlmsel_auto.tuning.memory import Way
 from vlmsel_auto.tuning.paused import has_paused, load_paused
 
 __all__ = ["candidate", "store", "tune"]  # fixtures
@@ -91,7 +92,7 @@ def test_every_image_is_seen_no_oftener_than_it_must_be(tune: Tune) -> None:
         return model
 
     tune(spec(), load=load)
-    assert sum(seen) == 3 * 40 + (1 + 3) * 20 + 20  # training; validation before and after each epoch; test
+    assert sum(seen) == 3 * 40 + (1 + 3) * 20 + 20 + 3  # training; validation before and after; test; memory
 
 
 def test_another_seed_is_another_trial(tune: Tune, tmp_path: Path) -> None:
@@ -108,18 +109,20 @@ def test_batches_leave_many_steps(images: int, on_cpu: int, on_gpu: int) -> None
     assert finetune.batch_size(images, torch.device("cuda")) == on_gpu
 
 
-def test_out_of_memory_halves_the_batch_then_fails(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, batches = finetune.train, []
+def test_where_memory_runs_out_a_lighter_way_is_taken(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, tried, heard = finetune.train, [], []
 
-    def hungry(*given: object, batch: int, accumulate: int) -> object:
-        batches.append((batch, accumulate))
-        if batch > 4:
+    def hungry(*given: object, way: Way) -> object:
+        tried.append(way)
+        if way.batch > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(*given, batch=batch, accumulate=accumulate)
+        return real(*given, way=way)
 
     monkeypatch.setattr(finetune, "train", hungry)
-    assert tune(spec(epochs=1)).state == "complete"
-    assert batches == [(8, 1), (4, 2)]
+    assert tune(spec(epochs=1), sink=heard.append).state == "complete"
+    assert tried == [Way(batch=8), Way(batch=8, recomputes=True), Way(batch=4, accumulate=2, recomputes=True)]
+    (told,) = [each.text for each in heard if isinstance(each, Notice)]
+    assert told.endswith("is fine-tuned with less memory: blocks are computed again, batches of 4 images, 8 a step")
 
     for text, kind in (
         ("DefaultCPUAllocator: can't allocate memory", TrialOutOfMemory),
@@ -132,6 +135,12 @@ def test_out_of_memory_halves_the_batch_then_fails(tune: Tune, monkeypatch: pyte
         monkeypatch.setattr(finetune, "train", fails)
         with pytest.raises(kind, match=r"no such axis|does not fit into the memory of cpu"):
             tune(spec(epochs=1))
+
+
+def test_a_tower_that_fits_in_no_way_fails_before_it_takes_memory(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetune, "free_memory", lambda _: 1_000_000)
+    with pytest.raises(TrialOutOfMemory, match=r"down to 1: [0-9.]+ MB needed, 1(\.0+)? MB free"):
+        tune(spec(epochs=1))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -12,7 +12,7 @@ def test_a_missing_metric_is_an_error() -> None:
 
     from vlmsel_auto.tuning.work import Deadline
 
-    start = Kept(measured=Measured(metric=0.0, soft=0.0, loss=0.0, images=0), state={})
+    start = Kept(measured=Measured(metric=0.0, soft=0.0, loss=0.0, images=0))
     callback = EpochReport(kept=start, hook=lambda *_: False, deadline=Deadline(), reserve=0.0, save=lambda: None)
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")
     with pytest.raises(RuntimeError, match="'validation' was not logged"):

@@ -67,7 +67,7 @@ def measure(device: str = "auto", *, cache: Path) -> Machine:
     return Machine(
         device=f"cuda ({torch.cuda.get_device_name(target)})" if is_cuda else target.type,
         cores=joblib.cpu_count(),
-        memory_bytes=torch.cuda.mem_get_info(target)[0] if is_cuda else _free_memory(psutil.virtual_memory().available),
+        memory_bytes=free_memory(target),
         disk_bytes=psutil.disk_usage(str(nearest_there(cache))).free,
         flops_per_second=2 / (1 / product + 1 / convolution),
         bytes_per_second=writing,
@@ -165,8 +165,19 @@ def _wait(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that this process may still take: of the device where it has its own, else of the machine."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
+    return _free_memory(psutil.virtual_memory().available)
+
+
 def _free_memory(available: int, *, folder: Path = _CGROUP) -> int:
-    """Bytes that this process may still take: what the system has, or what a container's limit leaves."""
+    """What the system has, or what a container's limit leaves."""
     try:
         limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
         return min(available, max(0, int(limit) - int(used)))

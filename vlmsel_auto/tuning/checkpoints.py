@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as save_tensors
+from safetensors.torch import save_file
 
-from vlmsel_auto.cache import Json, sealed, unsealed, write_atomically
+from vlmsel_auto.cache import Json, atomic_file, sealed, unsealed, write_atomically
 from vlmsel_auto.errors import TrialUnavailable, WorkdirError
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.records import TrialResult
@@ -66,11 +66,29 @@ def save_weights(workdir: Path, number: int, checkpoint: Checkpoint) -> Path:
         if logits is not None:
             tensors[f"logits.{name}"] = torch.from_numpy(np.ascontiguousarray(logits))
     for name, value in (checkpoint.visual or {}).items():
-        tensors[_VISUAL + name] = value.detach().cpu().contiguous().clone()  # clone: tied tensors may not share memory
-    path = _weights(workdir, number)
+        tensors[_VISUAL + name] = value
+    path, tensors = _weights(workdir, number), apart(tensors)
     digests = {part: digest_of(_part(tensors, tower=part == _TOWER)) for part in (_HEAD, _TOWER)}
-    write_atomically(path, save_tensors(tensors, metadata=digests))
+    save_tensors(path, tensors, metadata=digests)
     return path
+
+
+def save_tensors(path: Path, tensors: Tensors, *, metadata: Mapping[str, str]) -> None:
+    """Write tensors that lie `apart`, whole or not at all, without a copy of them in memory."""
+    with atomic_file(path) as part:
+        save_file(dict(tensors), part, metadata=dict(metadata))
+
+
+def apart(tensors: Tensors) -> dict[str, torch.Tensor]:
+    """The tensors on the CPU, none in the memory of another: of tied ones all but the first are copied."""
+    found, taken = {}, set()
+    for name, value in tensors.items():
+        one = value.detach().cpu().contiguous()
+        if one.untyped_storage().data_ptr() in taken:
+            one = one.clone()
+        taken.add(one.untyped_storage().data_ptr())
+        found[name] = one
+    return found
 
 
 def _weights(workdir: Path, number: int) -> Path:
@@ -167,7 +185,7 @@ def keep_held_out_alone(workdir: Path, trial: TrialResult) -> None:
     if logits is not None:
         tensors = {_LOGITS: torch.from_numpy(logits).contiguous()}
         path = trial_dir(workdir, trial.number) / _HELD_OUT
-        write_atomically(path, save_tensors(tensors, metadata={_DIGEST: digest_of(tensors)}))
+        save_tensors(path, tensors, metadata={_DIGEST: digest_of(tensors)})
     drop_weights(workdir, trial.number)
 
 

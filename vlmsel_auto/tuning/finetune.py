@@ -9,35 +9,38 @@ from dataclasses import dataclass, replace
 import torch
 
 from vlmsel_auto.errors import TrialOutOfMemory
+from vlmsel_auto.events import Notice
+from vlmsel_auto.models.machine import free_memory
 from vlmsel_auto.models.precision import TRIED, tunes_in_bfloat16
 from vlmsel_auto.models.threads import measured_threads
 from vlmsel_auto.process import is_out_of_memory, release_memory
 from vlmsel_auto.tuning import probe, zero_shot
 from vlmsel_auto.tuning.checkpoints import Checkpoint
 from vlmsel_auto.tuning.data import ImageSet, Measured, MiniBatches, image_set, measure, score
-from vlmsel_auto.tuning.module import EpochReport, Head, Kept, Tuner, copy_state
+from vlmsel_auto.tuning.memory import Held, Way, bytes_needed, recompute, ways
+from vlmsel_auto.tuning.module import EpochReport, Head, Kept, Tuner
 from vlmsel_auto.tuning.paused import Paused, Progress
 from vlmsel_auto.tuning.trainer import BatchTimes, make_trainer, quiet_lightning
 from vlmsel_auto.tuning.work import NOTHING, Deadline, Ending, MethodOutcome, Work
+from vlmsel_auto.units import byte_count
 
 _MARGIN = 0.1  # seconds kept for writing the result before a deadline
-_HALVINGS = 2  # batch, batch / 2, batch / 4; then the trial fails
 _USUAL_BATCH = 32
 _FEW_STEPS, _MANY_STEPS = 6, 64  # an epoch, at least, with usual and with larger batches
 
 
 def run(work: Work) -> MethodOutcome:
-    """Fit a head on cached features, then train tower and head; smaller batches where memory does not suffice.
+    """Fit a head on cached features, then train tower and head by the quickest way that memory suffices for.
 
     A head that does not fit yet would distort the features (Kumar et al., ICLR 2022).
 
     Raises:
-        TrialOutOfMemory: not even a quarter of the batch fits.
+        TrialOutOfMemory: not even one image at a time fits.
         TrialDiverged: the loss became NaN or infinite.
         DeadlineReached: there was no time for anything.
     """
     try:
-        return _halving(work, fitted_head(work))
+        return _fitting(work, fitted_head(work))
     finally:
         release_memory(work.device)
 
@@ -55,20 +58,24 @@ def fitted_head(work: Work) -> MethodOutcome:
     return replace(start, checkpoint=head)
 
 
-def _halving(work: Work, head: MethodOutcome) -> MethodOutcome:
-    full = batch_size(len(work.splits.train), work.device)
-    first = 0 if work.paused is None else (full // work.paused.progress.batch).bit_length() - 1
-    for halving in range(first, _HALVINGS + 1):
+def _fitting(work: Work, head: MethodOutcome) -> MethodOutcome:
+    paused, full = work.paused, batch_size(len(work.splits.train), work.device)
+    told = ""
+    for way in ways(full):
+        if paused is not None and way.batch > paused.progress.batch:
+            continue
+        if paused is not None and way.batch < paused.progress.batch:
+            work = replace(work, paused=None)  # other batches make other steps: begin anew
         try:
-            return train(work, head, batch=max(1, full >> halving), accumulate=2**halving)
+            return train(work, head, way=way)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        work = replace(work, paused=None)  # other batches make other steps: begin anew
+            told = str(error)
         release_memory(work.device)
     raise TrialOutOfMemory(
         f"Fine-tuning {work.spec.candidate} does not fit into the memory of {work.device}: free memory or leave it "
-        f"out, but got batches of {full}, halved {_HALVINGS} times"
+        f"out, but got batches of {full} images down to 1: {told}"
     )
 
 
@@ -95,8 +102,7 @@ class _Training:
     tuner: Tuner
     images: ImageSet
     val: ImageSet
-    batch: int  # images that a step sees at once
-    accumulate: int  # steps whose gradients are summed before the weights move
+    way: Way
     shuffle: torch.Generator
 
     def begin(self) -> tuple[Kept, float, float]:
@@ -108,20 +114,19 @@ class _Training:
         logits = self.logits(self.val, deadline=self.work.deadline)
         per_image = (time.monotonic() - begun) / len(self.val)
         found = measure(self.work.task.metric, logits=logits, labels=self.val.labels)
-        return Kept(measured=found, state=copy_state(self.tuner), of_val=logits), found.metric, per_image
+        return Kept(measured=found, of_val=logits), found.metric, per_image
 
     def _resume(self, paused: Paused) -> tuple[Kept, float, float]:
         progress = paused.progress
         measured = Measured(metric=progress.metric, soft=progress.soft, loss=progress.loss, images=len(self.val))
         begun = time.monotonic()
         with torch.inference_mode():
-            pixels, _ = self.val.batch(torch.arange(min(len(self.val), 2 * self.batch)))
+            pixels, _ = self.val.batch(torch.arange(min(len(self.val), 2 * self.way.batch)))
             self.tuner.eval()(pixels)
         per_image = (time.monotonic() - begun) / len(pixels)
         self.tuner.resume(paused)
         self.shuffle.set_state(paused.generators["shuffle"])
-        kept = Kept(measured=measured, state=copy_state(self.tuner), curve=list(progress.curve))
-        return kept, progress.start, per_image
+        return Kept(measured=measured, curve=list(progress.curve)), progress.start, per_image
 
     def fit(self, kept: Kept, *, start: float, per_image: float) -> None:
         """Train the epochs that are left; what there is then is in ``kept``, and in the tower."""
@@ -136,18 +141,44 @@ class _Training:
         few, _ = self.images.batch(torch.arange(min(TRIED, len(self.images))))
         bfloat16 = tunes_in_bfloat16(tuner.model, tuner.model.normalise(few))
         tuner.train()
+        self._check_memory(few, bfloat16=bfloat16)
         with measured_threads(device) as threads:
             trainer = make_trainer(
                 epochs=work.spec.epochs - len(kept.curve), callbacks=[callback, BatchTimes(threads)], device=device,
-                accumulate=self.accumulate, bfloat16=bfloat16, folder=work.workdir,
+                accumulate=self.way.accumulate, bfloat16=bfloat16, folder=work.workdir,
             )  # fmt: skip
             trainer.fit(
                 tuner,
-                train_dataloaders=MiniBatches(images=self.images, size=self.batch, generator=self.shuffle),
-                val_dataloaders=MiniBatches(images=self.val, size=2 * self.batch),
+                train_dataloaders=MiniBatches(images=self.images, size=self.way.batch, generator=self.shuffle),
+                val_dataloaders=MiniBatches(images=self.val, size=2 * self.way.batch),
             )
         tuner.to(device)  # Lightning moves the module to the CPU when it is done
-        tuner.load_state_dict(kept.state)
+
+    def _check_memory(self, few: torch.Tensor, *, bfloat16: bool) -> None:
+        """Set how blocks are kept, and refuse a way that the free memory does not suffice for.
+
+        Raises:
+            MemoryError: it does not.
+        """
+        tuner, way, device = self.tuner, self.way, self.tuner.model.device
+
+        def held(*, recomputes: bool) -> Held:
+            recompute(tuner.visual, recomputes)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
+                return Held.of(tuner, few, module=tuner)
+
+        recomputing = held(recomputes=True) if way.recomputes else None
+        plain = held(recomputes=False)
+        recompute(tuner.visual, way.recomputes)
+        weights = sum(each.numel() for each in (*tuner.visual.parameters(), *tuner.head.parameters()))
+        needed = bytes_needed(way, plain=plain, recomputing=recomputing or plain, weights=weights)
+        free = free_memory(device)
+        if needed > free:
+            raise MemoryError(f"{byte_count(needed)} needed, {byte_count(free)} free")
+        if way.recomputes:
+            images = f"batches of {way.batch} images, {way.batch * way.accumulate} a step"
+            text = f"{self.work.spec.candidate} is fine-tuned with less memory: blocks are computed again, {images}"
+            self.work.sink(Notice(text=text))
 
     def _snapshot(self, kept: Kept, *, start: float) -> Paused:
         """The state of the training between two epochs."""
@@ -160,7 +191,7 @@ class _Training:
                 loss=measured.loss,
                 start=start,
                 steps=tuner.steps_done,
-                batch=self.batch,
+                batch=self.way.batch,
                 seconds=0.0,
             ),
             module=tuner.state_dict(),
@@ -173,22 +204,24 @@ class _Training:
         """Logits (n, K) of all images, float32, on the CPU."""
         self.tuner.eval()
         outputs = []
-        for pixels, _ in MiniBatches(images=images, size=2 * self.batch):
+        for pixels, _ in MiniBatches(images=images, size=2 * self.way.batch):
             deadline.check()
             outputs.append(self.tuner(pixels).float().cpu())
         return torch.cat(outputs)
 
 
-def train(work: Work, head: MethodOutcome, *, batch: int, accumulate: int = 1) -> MethodOutcome:
+def train(work: Work, head: MethodOutcome, *, way: Way) -> MethodOutcome:
     """Train a freshly loaded model and return what the last epoch left.
 
     Args:
-        work: the trial; ``paused`` needs the same ``batch``. Training stops early enough to measure both other splits.
+        work: the trial; ``paused`` needs the same batch. Training stops early enough to measure both other splits.
         head: what the head begins with.
-        batch: images that a step sees at once.
-        accumulate: steps whose gradients are summed before the weights move.
+        way: how batches pass through the tower.
+
+    Raises:
+        MemoryError: the free memory does not suffice for it.
     """
-    training = _loaded(work, head, batch=batch, accumulate=accumulate)
+    training = _loaded(work, head, way=way)
     with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(work.spec.seed)  # dropout and the like
         kept, start, per_image = training.begin()
@@ -197,7 +230,7 @@ def train(work: Work, head: MethodOutcome, *, batch: int, accumulate: int = 1) -
     return _outcome(training, kept, start=head.start)
 
 
-def _loaded(work: Work, head: MethodOutcome, *, batch: int, accumulate: int) -> _Training:
+def _loaded(work: Work, head: MethodOutcome, *, way: Way) -> _Training:
     spec, splits, view = work.spec, work.splits, work.candidate.view
     assert head.checkpoint is not None  # noqa: S101 - both ways to begin have one
     begin = head.checkpoint
@@ -209,14 +242,13 @@ def _loaded(work: Work, head: MethodOutcome, *, batch: int, accumulate: int) -> 
         torch.from_numpy(begin.bias).to(model.device),
         scale=begin.scale,
     )
-    steps = spec.epochs * math.ceil(math.ceil(len(images) / batch) / accumulate)
+    steps = spec.epochs * math.ceil(math.ceil(len(images) / way.batch) / way.accumulate)
     return _Training(
         work=work,
         tuner=Tuner(model=model, head=layer, spec=spec, metric=work.task.metric, steps=steps),
         images=images,
         val=val,
-        batch=batch,
-        accumulate=accumulate,
+        way=way,
         shuffle=torch.Generator().manual_seed(spec.seed),
     )
 
@@ -233,7 +265,7 @@ def _outcome(training: _Training, kept: Kept, *, start: float | None) -> MethodO
             of_test = training.logits(shown, deadline=Deadline()).numpy()
             truth = work.task.labels[work.splits.test]
             test = score(work.task.metric, labels=truth, predicted=of_test.argmax(axis=1))
-    visual = {name: each.cpu() for name, each in copy_state(tuner.visual).items()}
+    visual = {name: each.detach().cpu() for name, each in tuner.visual.state_dict().items()}
     return MethodOutcome(
         checkpoint=Checkpoint(
             visual=visual if kept.curve else None,

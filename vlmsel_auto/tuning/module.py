@@ -1,6 +1,6 @@
 """A visual tower and its head as a Lightning module: loss, metric, optimiser, and the state to resume from.
 
-The callback beside it acts after each epoch: it keeps the state, reports, prunes, and stops in time.
+The callback beside it acts after each epoch: it reports, prunes, and stops in time.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def _unflatten(moments: Mapping[str, torch.Tensor]) -> dict[int, dict[str, torch
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in moments.items():
         place, _, kind = name.partition(".")
-        state.setdefault(int(place), {})[kind] = value.clone()
+        state.setdefault(int(place), {})[kind] = value
     return state
 
 
@@ -206,31 +206,25 @@ _SAVE_EVERY = 60.0  # seconds of training that a kill may cost
 
 @dataclass(kw_only=True, eq=False)
 class Kept:
-    """Where training stands. The last epoch counts: few validation images choose an epoch badly.
+    """Where training stands. The tower as it is counts, after its last epoch: few images choose an epoch badly.
 
     One that the deadline cuts short is measured, kept and counted as others are: its steps are worth more than none.
     """
 
     measured: Measured  # after the last epoch, or the start
-    state: dict[str, torch.Tensor]
     of_val: torch.Tensor | None = None  # logits (n, K) that were measured; None: resumed, before the next epoch
     curve: list[float] = field(default_factory=list)
     ending: Ending = Ending.COMPLETE
 
 
-def copy_state(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The module's state dict, in memory of its own."""
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-
 class EpochReport(pl.Callback):
-    """Reads the validation metric after every epoch, keeps the state, reports, and stops the training gracefully.
+    """Reads the validation metric after every epoch, reports, and stops the training gracefully.
 
     Only Lightning's public interface is used. A missing metric is an error, never a warning: a search that silently
     does not prune wastes its budget.
 
     Args:
-        kept: where state and curve are collected.
+        kept: where measurements and curve are collected.
         hook: told (epoch, validation, loss); True asks for the end of the training.
         deadline: when training must have ended.
         reserve: seconds that the rest of the trial needs after training.
@@ -284,7 +278,7 @@ class EpochReport(pl.Callback):
                 f"{measured.loss} on the validation images"
             )
         kept.curve.append(measured.metric)
-        kept.measured, kept.state, kept.of_val = measured, copy_state(pl_module), pl_module.of_val
+        kept.measured, kept.of_val = measured, pl_module.of_val
         if self._hook(len(kept.curve), measured.metric, loss):
             kept.ending = Ending.PRUNED
             trainer.should_stop = True

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as save_tensors
 
-from vlmsel_auto.cache import digest, write_atomically
+from vlmsel_auto.cache import digest
 from vlmsel_auto.errors import InputError, TrialUnavailable
 from vlmsel_auto.recordjson import decode, encode
-from vlmsel_auto.tuning.checkpoints import Tensors, digest_of, trial_dir
+from vlmsel_auto.tuning.checkpoints import Tensors, apart, digest_of, save_tensors, trial_dir
 
 _FILE = "paused.safetensors"
 _RECORD, _DIGEST = "progress", "sha256"
@@ -51,15 +50,11 @@ class Paused:
 def save_paused(workdir: Path, number: int, paused: Paused) -> Path:
     """Write the state of trial ``number`` and return the file."""
     groups = {"module": paused.module, "moments": paused.moments, "generators": paused.generators}
-    tensors = {
-        f"{group}/{name}": value.detach().cpu().contiguous().clone()  # clone: tied tensors may not share memory
-        for group, values in groups.items()
-        for name, value in values.items()
-    }
+    tensors = apart({f"{group}/{name}": each for group, values in groups.items() for name, each in values.items()})
     record = json.dumps(encode(paused.progress), sort_keys=True, allow_nan=False)
     path = trial_dir(workdir, number) / _FILE
     told = {_RECORD: record, _DIGEST: digest(record, digest_of(tensors))}
-    write_atomically(path, save_tensors(tensors, metadata=told))
+    save_tensors(path, tensors, metadata=told)
     return path
 
 

@@ -219,6 +219,7 @@ class TrialRunner:
             device=self.device,
             paused=paused,
             keep=keep,
+            sink=sink,
         )
         try:
             outcome = method(work)

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from vlmsel_auto.cache import Store
+from vlmsel_auto.events import Sink, discard
 from vlmsel_auto.models.embedding import embed
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, IntArray, Task, TrialSpec
@@ -90,6 +91,7 @@ class Work:
     device: torch.device
     paused: Paused | None = None  # go on from here
     keep: Callable[[Paused], None] | None = None  # takes the state of a training that may go on another day
+    sink: Sink = discard
 
     def features(self) -> Features:
         """Cached features of all images of the trial; the candidate's first trial pays for one pass over them.
