@@ -1,4 +1,4 @@
-"""A classification task, and how its images are read."""
+"""A classification task, how its images are read, and the pretrained models that may be tuned for it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Final, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmsel_auto.records.arrays import IntArray
-
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1"]
 CLASSES_ALIKE: Final[frozenset[Metric]] = frozenset({"balanced_accuracy", "macro_f1"})  # metrics that weigh them alike
 UNLABELLED: Final = -1  # in the place of a class
@@ -136,3 +136,19 @@ class Task:
     def known_labels(self) -> IntArray | None:
         """Classes (n,) of ``screened``; None: there are no labels."""
         return self.labels[self.support] if self.is_labelled else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A pretrained model that may be tuned. Metadata only: no weights are touched to make one."""
+
+    id: str  # unique and stable: "ViT-Mi-8-64.all-l", "ViT-B-32/laion2b_s34b_b79k", "local-dir:/models/x"
+    source: str  # the row of `vlmsel_auto.models.sources.table.SOURCES` that it is of
+    arch: str  # architecture name; kin of one family share its prefix
+    tag: str  # pretraining tag
+    path: Path | None = None  # folder of a candidate that lies on this disk
+    view: ImageView
+    params: int | None = None  # parameters of both towers
+    flops: float | None = None  # floating-point operations (2 x multiply-adds) of one image through the visual tower
+    family: str = "unknown"  # "vit", "resnet", "convnext", "efficientnet", ...
+    has_text: bool = True  # False: a visual tower alone, which knows no class names
