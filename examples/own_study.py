@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 import vlmsel_auto
 from vlmsel_auto import candidates
-from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorPruner, PriorSampler, enqueue
+from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorPruner, PriorSampler
 from vlmsel_auto.models import zoo
 from vlmsel_auto.records import IntArray
 from vlmsel_auto.tasks.task import load_task
@@ -26,10 +26,9 @@ def main(folder: str, n_trials: int, wanted: str) -> None:
     ranking = vlmsel_auto.rank(folder, candidates=wanted)
     ranked = candidates.resolve(ranking.order)
 
-    # three lines make the ranking the study's prior
+    # two lines make the ranking the study's prior
     prior = CandidatePrior.of(ranking, candidates=ranked)
     study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior), pruner=PriorPruner(prior))
-    enqueue(study, prior, count=3)
 
     by_id = {one.id: one for one in ranked}
     with tempfile.TemporaryDirectory() as scratch:

@@ -102,11 +102,6 @@ class CandidatePrior:
         """Candidate ids, in the order of the index by which studies may suggest them."""
         return self.belief.candidates
 
-    @property
-    def order(self) -> tuple[int, ...]:
-        """Indices, the predicted best first."""
-        return tuple(int(index) for index in np.argsort(-self.belief.mean, kind="stable"))
-
     def handicaps(self, most: float) -> FloatArray:
         """(M,) accuracy that each must show beyond the others: 0 for the likeliest best, ``most`` for the least likely.
 

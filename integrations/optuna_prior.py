@@ -2,19 +2,18 @@
 
     prior = CandidatePrior.of(ranking, candidates=candidates)
     study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior), pruner=PriorPruner(prior))
-    enqueue(study, prior, count=3)
 
 The objective suggests the candidate as ``trial.suggest_int("candidate", 0, len(prior.names) - 1)`` (an index into
-``prior.names``), or as ``suggest_categorical("candidate", prior.names)`` with ``enqueue(..., by_name=True)``: samplers
-that see an order in integers, as TPE does, learn faster from names, but a study's names cannot change later. What
-indices mean stands in the study's user attribute ``vlmsel:candidates``; a prior that counts otherwise is refused. State
-lives in the study alone, so any storage, several workers and resumed studies work; one process should call `enqueue`.
+``prior.names``), or as ``suggest_categorical("candidate", prior.names)``: samplers that see an order in integers, as
+TPE does, learn faster from names, but a study's names cannot change later. What indices mean stands in the study's user
+attribute ``vlmsel:candidates``; a prior that counts otherwise is refused. State lives in the study alone, so any
+storage, several workers and resumed studies work.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, MedianPruner
@@ -23,10 +22,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from .candidate_prior import CandidatePrior, Tried, due
-from .optuna_candidates import allowed_names, enqueue, name_in, tell_of_queue, value_of
+from .optuna_candidates import allowed_names, name_in, value_of
 from .optuna_sampler import Params, ProposingSampler, begun_trials, holds, minimises, value_in
 
-__all__ = ["CandidatePrior", "PriorPruner", "PriorSampler", "enqueue"]
+__all__ = ["CandidatePrior", "PriorPruner", "PriorSampler"]
 
 
 class PriorSampler(ProposingSampler):
@@ -68,12 +67,6 @@ class PriorSampler(ProposingSampler):
             return {}
         mine: dict[str, object] = {} if kind is None else {name: value_of(prior, new, kind)}
         return mine | {key: each for key, each in prior.settings.items() if key not in kinds or holds(kinds[key], each)}
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """The wrapped sampler's; and a word where a trial of `enqueue` failed before it had its candidate."""
-        if state == TrialState.FAIL:
-            tell_of_queue(trial, self._prior)
-        super().after_trial(study, trial, state, values)
 
     def _tried(self, study: Study, *, but: FrozenTrial) -> list[Tried]:
         named = ((name_in(self._prior, each), each) for each in begun_trials(study, but=but))

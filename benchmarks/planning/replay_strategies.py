@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 
 from benchmarks.planning.replay_table import Scene, Table
 from vlmsel_auto.integrations._arms import learn_arms, posterior_arms
-from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorSampler, enqueue
+from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorSampler
 from vlmsel_auto.records import Basis, Candidate, FloatArray, ImageView, Interval, RankedCandidate, Ranking
 
 
@@ -224,7 +224,6 @@ def _prior(scene: Scene) -> CandidatePrior:
 
 def _with_prior(scene: Scene, seed: int, *, prior: CandidatePrior) -> list[int]:
     study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior, TPESampler(seed=seed)))
-    enqueue(study, prior, count=3)
     return _path(study, scene, list(range(len(scene.table.models))))
 
 

@@ -14,7 +14,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveS
 from optuna.trial import FrozenTrial
 
 from helpers.optuna_world import NAMES, TRUTH, objective, prior
-from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorPruner, PriorSampler, enqueue
+from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorPruner, PriorSampler
 
 
 @pytest.fixture(autouse=True)
@@ -40,17 +40,14 @@ class TestRelativeContract(RelativeSamplerTestCase):
         return lambda: PriorSampler(prior(), TPESampler(multivariate=True, n_startup_trials=0, seed=0))
 
 
-def test_three_lines_give_a_head_start() -> None:
+def test_two_lines_give_a_head_start() -> None:
     belief = prior(settings={"rate": 1e-3})
     study = optuna.create_study(
         direction="maximize", sampler=PriorSampler(belief, TPESampler(seed=0)), pruner=PriorPruner(belief)
     )
-    assert enqueue(study, belief, count=2) == 2
     study.optimize(objective, n_trials=10)
     assert study.trials[0].params == {"candidate": 2, "rate": 1e-3}
-    assert study.trials[0].user_attrs == {"vlmsel:candidate": "model-c"}
     assert study.best_trial.params["candidate"] == 2
-    assert enqueue(study, belief) == 0
 
 
 @pytest.mark.parametrize("first", ["rate", "candidate"])
@@ -121,7 +118,6 @@ def test_categorical_names_work_too() -> None:
         return float(TRUTH[NAMES.index(trial.suggest_categorical("candidate", NAMES))])
 
     study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior(), TPESampler(seed=0)))
-    assert enqueue(study, prior(), count=1, by_name=True) == 1
     study.optimize(by_name, n_trials=6)
     assert study.trials[0].params["candidate"] == "model-c"
     assert study.best_trial.params["candidate"] == "model-c"
@@ -137,7 +133,6 @@ def test_every_combination_is_tried_once_where_the_wrapped_sampler_does_so(first
         return float(TRUTH[index]) - trial.suggest_categorical("decay", [0.0, 0.1])
 
     study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior(), BruteForceSampler(seed=0)))
-    enqueue(study, prior(), count=1)
     study.optimize(few, n_trials=100)
     assert sorted(tuple(sorted(each.params.items())) for each in study.trials) == sorted(
         (("candidate", place), ("decay", decay)) for place in range(len(NAMES)) for decay in (0.0, 0.1)
@@ -168,10 +163,8 @@ def test_storages_and_resume(kind: str, tmp_path: Path) -> None:
 
     belief = prior()
     study = optuna.create_study(storage=storage(), study_name="s", direction="maximize", sampler=PriorSampler(belief))
-    enqueue(study, belief, count=1)
     study.optimize(objective, n_trials=2)
     again = optuna.load_study(study_name="s", storage=storage(), sampler=PriorSampler(belief))
-    assert enqueue(again, belief) == 0
     again.optimize(objective, n_trials=2)
     assert len(again.trials) == 4
     assert again.trials[0].params["candidate"] == 2
@@ -249,11 +242,6 @@ def test_two_processes(kind: str, tmp_path: Path) -> None:
     place = tmp_path / "study"
     storage = f"sqlite:///{place}" if kind == "sqlite" else JournalStorage(JournalFileBackend(str(place)))
     study = optuna.create_study(study_name="s", storage=storage, direction="maximize")
-    enqueue(study, prior(), count=2)
-    trials = 4
-    if kind == "sqlite":  # locks no rows: two workers can be given the same queued trial (optuna/optuna#4621)
-        study.optimize(objective, n_trials=2)
-        trials = 3
     command = [
         sys.executable,
         "-W",
@@ -263,7 +251,7 @@ def test_two_processes(kind: str, tmp_path: Path) -> None:
         str(Path(__file__).parents[1]),
         kind,
         str(place),
-        str(trials),
+        "4",
     ]
     workers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for worker in workers:
@@ -323,8 +311,6 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match="unit must be positive"):
         prior(unit=0.0)
     study = optuna.create_study(sampler=PriorSampler(prior()))
-    with pytest.raises(ValueError, match="count must not be negative"):
-        enqueue(study, prior(), count=-1)
     with pytest.raises(ValueError, match="integer index or categorical names"):
         study.ask().suggest_float("candidate", 0, 1)
     with pytest.raises(ValueError, match="No choice of 'candidate'"):
