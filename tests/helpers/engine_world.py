@@ -24,7 +24,4 @@ PARAMS = ("local", pytest.param("ray", marks=pytest.mark.slow))  # of a fixture 
 
 def as_completed(engine: Engine) -> Iterator[Finished]:
     """All jobs of an engine as they finish, those included that are submitted meanwhile."""
-    while engine.unfinished:
-        outcome = engine.finished()
-        if outcome is not None:
-            yield outcome
+    return iter(engine.finished, None)

@@ -208,7 +208,7 @@ def test_a_trial_that_kills_its_worker_each_time_fails_after_two_tries_and_the_o
 ) -> None:
     outcome = search(4, load=deadly_load, engine=engine)
     states = {each.spec.candidate: (each.state, each.reason) for each in outcome.results}
-    assert states.pop(NAMES[1]) == (TrialState.FAILED, "its worker died each of 2 times that it ran (out of memory?)")
+    assert states.pop(NAMES[1]) == (TrialState.FAILED, "its worker process died each time that it ran (out of memory?)")
     assert {state for state, _ in states.values()} == {TrialState.COMPLETE}
 
 

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TypeVar
 
-from vlmsel_auto.engines.engine import ORDINARY, Done, Engine, Failed, Finished, Job, Resources, Ticket, Told, ignore
+from vlmsel_auto.engines.engine import (
+    ORDINARY,
+    Cancelled,
+    Done,
+    Engine,
+    Failed,
+    Finished,
+    Job,
+    Lost,
+    Resources,
+    Ticket,
+    Told,
+    ignore,
+)
 
 K = TypeVar("K")
 
@@ -53,5 +66,7 @@ def why_not(ended: Finished) -> str:
             return ""
         case Failed(failure=failure):
             return str(failure)
-        case _:
-            return "its worker process died each time (out of memory?)"
+        case Cancelled():
+            return "its worker did not end it in time"
+        case Lost():
+            return "its worker process died each time that it ran (out of memory?)"

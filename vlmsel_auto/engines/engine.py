@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-import traceback
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -75,7 +74,6 @@ class Resources:
     threads: int | None = None  # of its worker; None: as many as the process has, one where that must be counted
     gpus: float = 0.0  # whole ones, or a share of one
     memory: int = 0  # bytes; 0: not known
-    seconds: float | None = None  # expected; None: not known
 
 
 ORDINARY: Final = Resources()
@@ -89,7 +87,6 @@ class Failure:
     text: str
     errno: int | None = None  # of an OSError
     filename: str | None = None  # likewise
-    trace: str = ""
 
     @classmethod
     def of(cls, error: BaseException) -> Self:
@@ -99,7 +96,6 @@ class Failure:
             text=str(error),
             errno=error.errno if isinstance(error, OSError) else None,
             filename=str(error.filename) if isinstance(error, OSError) and error.filename else None,
-            trace="".join(traceback.format_exception(error)),
         )
 
     def os_error(self) -> OSError | None:
@@ -194,11 +190,6 @@ class Engine(ABC):
     @abstractmethod
     def slots(self) -> int:
         """Jobs of ordinary needs that can run at once now; at least 1. A cluster may grow."""
-
-    @property
-    @abstractmethod
-    def unfinished(self) -> int:
-        """Jobs that were submitted and not yet given back by `finished`."""
 
     @property
     def apart(self) -> bool:

@@ -20,11 +20,6 @@ class InProcess(Engine):
         """One."""
         return 1
 
-    @property
-    def unfinished(self) -> int:
-        """See `Engine`."""
-        return len(self._queue) + len(self._ready) + (self._current is not None)
-
     def share(self, value: V) -> Held[V]:
         """The value itself."""
         return Held(value)

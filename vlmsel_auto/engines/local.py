@@ -1,4 +1,4 @@
-"""So many processes of this machine, each each a `Worker`."""
+"""So many processes of this machine, each a `Worker`."""
 
 from __future__ import annotations
 
@@ -77,11 +77,6 @@ class LocalEngine(Engine):
     def slots(self) -> int:
         """Workers."""
         return self._slots
-
-    @property
-    def unfinished(self) -> int:
-        """See `Engine`."""
-        return len(self._queue) + len(self._ready) + len(self._busy())
 
     def share(self, value: V) -> _Filed[V]:
         """Pickle the value into a file that each worker reads once."""

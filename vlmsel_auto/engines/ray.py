@@ -181,11 +181,6 @@ class RayEngine(Engine):
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"]]
 
-    @property
-    def unfinished(self) -> int:
-        """See `Engine`."""
-        return len(self._running) + len(self._ready)
-
     def share(self, value: V) -> _Stored[V]:
         """Put a value into the object store; a node gets it when its first job asks for it."""
         return _Stored(self._ray.put(value))

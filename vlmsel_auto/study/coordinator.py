@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, cast
 
+from vlmsel_auto.engines.each_job import why_not
 from vlmsel_auto.engines.engine import Done, Failed, Finished, Lost, Ticket
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.events import Event, Notice, RankingReady, Sink, TrialEpoch, TrialFinished, TrialStarted
-from vlmsel_auto.planning.cost import trial_seconds
 from vlmsel_auto.planning.curves import RUNGS, Curve, rung_of
 from vlmsel_auto.planning.folds import fold_ease, level_folds
 from vlmsel_auto.planning.method import Trains
@@ -217,8 +217,7 @@ class Coordinator:
             else:
                 self.sink(cast("Event", item))
 
-        seconds = trial_seconds(self.plan, self.history()).get((planned.candidate, planned.method))
-        ticket = self.dispatch.submit(trial, seconds=seconds, told=told)
+        ticket = self.dispatch.submit(trial, told=told)
         self.running[ticket] = running
 
     def _deadline(self, planned: NextTrial) -> float | None:
@@ -259,7 +258,7 @@ class Coordinator:
                 self.sink(Notice(text=f"the worker of trial {number} died: it runs again", level="warning"))
             case _:
                 seconds = time.monotonic() - running.began
-                self._close(Attempt(result=running.trial.failed(_why_not(outcome), seconds=seconds)))
+                self._close(Attempt(result=running.trial.failed(why_not(outcome), seconds=seconds)))
 
     def _close(self, attempt: Attempt) -> None:
         result = attempt.result
@@ -270,13 +269,3 @@ class Coordinator:
         expected = self.expected()
         self.results.tidy(expected)
         self.sink(TrialFinished(result=result, leader=self.leader(expected)))
-
-
-def _why_not(outcome: Finished) -> str:
-    match outcome:
-        case Failed():
-            return str(outcome.failure)
-        case Lost():
-            return f"its worker died each of {ATTEMPTS} times that it ran (out of memory?)"
-        case _:
-            return "its worker did not end it in time"

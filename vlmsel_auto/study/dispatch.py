@@ -146,15 +146,15 @@ class Dispatch:
     name: str = field(default_factory=lambda: secrets.token_hex(8))  # of this run of the search
     _models: dict[str, Shared[Files]] = field(default_factory=dict)
 
-    def submit(self, trial: Trial, *, seconds: float | None, told: Told) -> Ticket:
-        """Begin a trial that is expected to take ``seconds``."""
+    def submit(self, trial: Trial, *, told: Told) -> Ticket:
+        """Begin a trial."""
         candidate = trial.spec.candidate
         job = TrialJob(
             workspace=self._workspace(candidate, trial.continues),
             trial=replace(trial, deadline=_shifted(trial.deadline, time.time() - time.monotonic())),
         )
         # another try is a trial of its own, which goes on from the state that this one kept
-        return self.engine.submit(job, resources=self._resources(candidate, seconds), told=told, tries=1)
+        return self.engine.submit(job, resources=self._resources(candidate), told=told, tries=1)
 
     def receive(self, number: int, files: Files) -> None:
         """Keep the files that came back with a trial."""
@@ -164,12 +164,12 @@ class Dispatch:
         """Leave nothing in the work directory."""
         (self.runner.workdir / _MARK).unlink(missing_ok=True)
 
-    def _resources(self, candidate: str, seconds: float | None) -> Resources:
+    def _resources(self, candidate: str) -> Resources:
         memory: int | None = None
         with suppress(OSError):  # the folder of a candidate is gone: its trial will say so
             memory = facts_of(self.runner.table[candidate]).memory_bytes
         gpus = 1.0 if self.runner.device.type == "cuda" else 0.0
-        return Resources(gpus=gpus, memory=memory or 0, seconds=seconds)
+        return Resources(gpus=gpus, memory=memory or 0)
 
     @cached_property
     def _shared(self) -> Shared[TrialRunner]:
