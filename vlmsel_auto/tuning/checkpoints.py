@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,9 +76,19 @@ def save_weights(workdir: Path, number: int, checkpoint: Checkpoint) -> Path:
 
 
 def save_tensors(path: Path, tensors: Tensors, *, metadata: Mapping[str, str]) -> None:
-    """Write tensors that lie `apart`, whole or not at all, without a copy of them in memory."""
+    """Write tensors that lie `apart`, whole or not at all, without a copy of them in memory.
+
+    Raises:
+        OSError: the disk does not take them, which safetensors says in an error of its own.
+    """
     with atomic_file(path) as part:
-        save_file(dict(tensors), part, metadata=dict(metadata))
+        try:
+            save_file(dict(tensors), part, metadata=dict(metadata))
+        except SafetensorError as error:
+            told = re.search(r"os error (\d+)", str(error))
+            if told is None:
+                raise
+            raise OSError(int(told[1]), os.strerror(int(told[1])), str(path)) from error
 
 
 def apart(tensors: Tensors) -> dict[str, torch.Tensor]:
