@@ -12,9 +12,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from os import PathLike
@@ -48,7 +47,6 @@ _PREPROCESSING: Final = (
     "on. Output 'unlike' above 1: unlike what the model learned; always 0 where it does not know."
 )
 _LARGEST: Final = 1_900_000_000  # bytes of weights in the file itself: a protobuf ends at 2 GiB
-_TRANSLATION: Final = 3.0  # of the time that torch reads a model, to translate it: 2.0 to 3.8 were seen
 _HALVED: Final = 1024  # numbers: smaller tensors stay in single precision, they save nothing
 
 
@@ -137,13 +135,13 @@ def _write(model: ExportedModel, file: Path, *, half: bool, sink: Sink) -> None:
     import onnx
 
     two = tuple(torch.zeros(2, view.size, view.size, 3, dtype=torch.uint8) for view in model.views)
-    graph, last = _Graph(model), len(model.members)
     try:
-        with _quiet(), _told(graph, sink), torch.no_grad():
+        with _quiet(), torch.no_grad():
+            sink(StageProgress(stage="export", done=0, text="read and translate the model"))
             program = cast(
                 "torch.onnx.ONNXProgram",  # None is of the exporter before dynamo
                 torch.onnx.export(
-                    graph,
+                    _Graph(model),
                     two,
                     dynamo=True,
                     verbose=False,
@@ -153,9 +151,9 @@ def _write(model: ExportedModel, file: Path, *, half: bool, sink: Sink) -> None:
                     optimize=False,  # takes longest: a step of its own below
                 ),
             )
-            sink(StageProgress(stage="export", done=last + 1, text="simplify the graph"))
+            sink(StageProgress(stage="export", done=1, text="simplify the graph"))
             program.optimize()
-            sink(StageProgress(stage="export", done=last + 2, text="write the file"))
+            sink(StageProgress(stage="export", done=2, text="write the file"))
             program.save(file, external_data=True)
     except Exception as error:  # torch's exporter wraps all kinds
         if isinstance(error, OSError):
@@ -224,31 +222,6 @@ def _halve(proto: ModelProto) -> None:
     nodes = list(proto.graph.node)
     del proto.graph.node[:]
     proto.graph.node.extend([*casts, *nodes])
-
-
-@contextmanager
-def _told(graph: _Graph, sink: Sink) -> Iterator[None]:
-    """Tell which member torch is tracing, and when all are: it says nothing itself.
-
-    What follows, the translation, cannot be looked into. How long it takes is told from how long reading took.
-    """
-    towers = graph.model.members
-    began: list[float] = []
-
-    def tell(done: int, text: str, *_: object) -> None:
-        began.append(time.monotonic())
-        sink(StageProgress(stage="export", done=done, text=text))
-
-    def translate(*_: object) -> None:
-        seconds = max(1.0, _TRANSLATION * (time.monotonic() - began[0]))
-        tell(len(towers), f"translate the graph, which takes about {seconds:.0f} s")
-
-    with ExitStack() as stack:
-        for place, tower in enumerate(towers):
-            text = f"read member {place + 1} of {len(towers)}"
-            stack.callback(tower.register_forward_pre_hook(partial(tell, place, text)).remove)
-        stack.callback(graph.register_forward_hook(translate).remove)
-        yield
 
 
 @contextmanager
