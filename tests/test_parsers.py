@@ -192,7 +192,7 @@ def test_model_folders(tmp_path: Path, data: bytes):
 @given(data=damaged(ACCURACIES))
 def test_published_accuracies(tmp_path: Path, data: bytes):
     (tmp_path / "table.csv").write_bytes(data)
-    read(lambda: published.read_open_clip(tmp_path / "table.csv"), library_file.Library)
+    read(lambda: published.read_open_clip(tmp_path / "table.csv"), published.PublishedFigures)
 
 
 @often

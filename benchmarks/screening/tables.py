@@ -192,14 +192,14 @@ def word(name: str) -> str:
 
 def open_clip(path: Path) -> Setting:
     """open_clip's zero-shot table: 121 models, the 35 classification data sets."""
-    library = published.read_open_clip(path).select_tasks(published.datasets())
-    params = np.array([float(each.params or np.nan) for each in library.candidates])
+    found = published.read_open_clip(path)
+    params = np.array([1e6 * float(row["params (M)"] or np.nan) for row in published.read_table(path)[1]])
     return Setting(
         name="openclip",
-        models=library.candidate_ids,
-        datasets=library.task_names,
-        accuracy=library.zero_shot,
-        imagenet=library.task_names.index(published.IMAGENET),
+        models=found.models,
+        datasets=found.datasets,
+        accuracy=found.accuracy,
+        imagenet=found.datasets.index(published.IMAGENET),
         gigabytes=params * _BYTES / 1e9,
     )
 

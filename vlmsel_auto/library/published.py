@@ -11,17 +11,15 @@ parameters, operations an image, side of the image, and pairs of image and text 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from vlmsel_auto.cache import digest, file_digest
 from vlmsel_auto.errors import LibraryError
-from vlmsel_auto.library.assemble import assemble
-from vlmsel_auto.library.records import Build, Cell, Library, SourceCandidate, SourceTask
 from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.sources.open_clip_tags import published
 from vlmsel_auto.records import Candidate, FloatArray
@@ -29,10 +27,11 @@ from vlmsel_auto.records import Candidate, FloatArray
 IMAGENET: Final = "ImageNet 1k"  # the column of the ImageNet prior
 SOURCE: Final = "mlfoundations/open_clip docs/openclip_results.csv (MIT)"
 
-_NOT_CLASSIFICATION: Final = frozenset({"Flickr", "MSCOCO", "WinoGAViL"})  # retrieval and compositional scores
-_OPEN_CLIP_FIXED: Final = frozenset(
-    {"name", "pretrained", "params (M)", "FLOPs (B)", "Average perf. on 38 datasets", "model_class", "dataset"}
-)
+# columns of models, and scores of retrieval and composition
+_NO_ACCURACY: Final = frozenset({
+    "name", "pretrained", "params (M)", "FLOPs (B)", "Average perf. on 38 datasets", "model_class", "dataset", "Flickr",
+    "MSCOCO", "WinoGAViL",
+})  # fmt: skip
 _PENALTIES: Final = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # chosen from by leave-one-out error
 _FEWEST: Final = 8  # models that a regression takes
 
@@ -42,20 +41,28 @@ def open_clip_path() -> Path:
     return Path(__file__).parents[1] / "data" / "openclip_zeroshot.csv"
 
 
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class PublishedFigures:
+    """Zero-shot accuracies of N models on J classification data sets."""
+
+    models: tuple[str, ...]  # (N,) ids, "arch/tag" as in open_clip
+    datasets: tuple[str, ...]  # (J,)
+    accuracy: FloatArray  # (N, J) in [0, 1]; NaN: not told
+
+
 @lru_cache(maxsize=1)
-def _shipped() -> Library:
-    library = read_open_clip(open_clip_path())
-    return library.select_tasks([name for name in library.task_names if name not in _NOT_CLASSIFICATION])
+def _shipped() -> PublishedFigures:
+    return read_open_clip(open_clip_path())
 
 
 def datasets() -> tuple[str, ...]:
     """Names of the 35 classification data sets of the shipped table: the columns of `zero_shot`."""
-    return _shipped().task_names
+    return _shipped().datasets
 
 
 def models() -> tuple[str, ...]:
     """Ids ("arch/tag") of the models of the shipped table."""
-    return _shipped().candidate_ids
+    return _shipped().models
 
 
 def zero_shot(candidate_ids: Sequence[str]) -> FloatArray:
@@ -63,19 +70,13 @@ def zero_shot(candidate_ids: Sequence[str]) -> FloatArray:
 
     Rows of candidates without published figures are NaN.
     """
-    library = _shipped()
-    rows = {name: m for m, name in enumerate(library.candidate_ids)}
-    found = np.full((len(candidate_ids), len(library.tasks)), np.nan)
-    for m, name in enumerate(candidate_ids):
-        if name in rows:
-            found[m] = library.zero_shot[rows[name]]
-    return found
+    known = dict(zip(models(), _shipped().accuracy, strict=True))
+    nothing = np.full(len(datasets()), np.nan)
+    return np.array([known.get(name, nothing) for name in candidate_ids]).reshape(len(candidate_ids), len(nothing))
 
 
-def read_open_clip(path: Path) -> Library:
-    """Read a copy of open_clip's docs/openclip_results.csv into a library of zero-shot accuracies without profiles.
-
-    A candidate's id is "arch/tag" as in open_clip; `Build.source` of the cells cites the table.
+def read_open_clip(path: Path) -> PublishedFigures:
+    """Read a copy of open_clip's docs/openclip_results.csv.
 
     Raises:
         LibraryError: the file cannot be read, or a value is not an accuracy.
@@ -83,12 +84,13 @@ def read_open_clip(path: Path) -> Library:
     header, rows = read_table(path)
     if not {"name", "pretrained"} <= set(header):
         raise LibraryError(f"the table of open_clip needs the columns name and pretrained, but got {path}")
-    build = Build(
-        source=SOURCE,
-        code_version="",
-        settings=(("kind", "published zero-shot accuracy"), ("sha256", file_digest(path))),
+    names = tuple(name for name in header if name not in _NO_ACCURACY)
+    told = [[read_accuracy(row[name], path) if row[name] else np.nan for name in names] for row in rows]
+    return PublishedFigures(
+        models=tuple(f"{row['name']}/{row['pretrained']}" for row in rows),
+        datasets=names,
+        accuracy=np.array(told).reshape(len(rows), len(names)),
     )
-    return assemble(_cells(header, rows, build, path))
 
 
 def read_table(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
@@ -106,53 +108,19 @@ def read_table(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
         raise LibraryError(f"the table cannot be read as CSV ({error}), but got {path}") from error
 
 
-def _cells(header: Sequence[str], rows: Sequence[Mapping[str, str]], build: Build, path: Path) -> Iterator[Cell]:
-    datasets = [name for name in header if name not in _OPEN_CLIP_FIXED]
-    for row in rows:
-        params, flops = row.get("params (M)"), row.get("FLOPs (B)")
-        arch, tag = row["name"], row["pretrained"]
-        candidate = SourceCandidate(
-            id=f"{arch}/{tag}",
-            arch=arch,
-            tag=tag,
-            params=round(_number(params, path) * 1e6) if params else None,
-            flops=_number(flops, path) * 1e9 if flops else None,
-        )
-        for name in datasets:
-            if row[name]:
-                yield _cell(candidate, name, read_accuracy(row[name], path), build)
-
-
-def _number(text: str, path: Path) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise LibraryError(f"the table {path} must hold numbers, but got {text!r}") from None
-
-
 def read_accuracy(text: str, path: Path) -> float:
     """The accuracy that a field of ``path`` holds.
 
     Raises:
         LibraryError: it is no number, or not in [0, 1].
     """
-    value = _number(text, path)
+    try:
+        value = float(text)
+    except ValueError:
+        raise LibraryError(f"the table {path} must hold numbers, but got {text!r}") from None
     if not 0 <= value <= 1:
         raise LibraryError(f"accuracies in {path} must lie in [0, 1], but got {text!r}")
     return value
-
-
-def _cell(candidate: SourceCandidate, dataset: str, accuracy: float, build: Build) -> Cell:
-    domain = "image-text matching" if dataset in _NOT_CLASSIFICATION else "published data set"
-    return Cell(
-        candidate=candidate,
-        task=SourceTask(
-            name=dataset, domain=domain, classes=(), digest=digest("published", "open_clip", dataset), n_test=0
-        ),
-        build=build,
-        finished=0.0,  # the tables bear no date: anything computed is newer
-        zero_shot=accuracy,
-    )
 
 
 def features_of(candidate: Candidate) -> FloatArray:
