@@ -69,7 +69,7 @@ def main() -> None:
     from vlmsel_auto.library.file import save
     from vlmsel_auto.library.verify import verify
     from vlmsel_auto.measuring import build as library_build
-    from vlmsel_auto.measuring.kept_jobs import Workplace
+    from vlmsel_auto.measuring.build import Workplace
     from vlmsel_auto.measuring.source_folders import task_folders
     from vlmsel_auto.models import candidates
 

@@ -15,9 +15,9 @@ from typing import Final
 import numpy as np
 
 from vlmsel_auto.errors import LibraryError
-from vlmsel_auto.library.assemble import figures_of, with_tuned
 from vlmsel_auto.library.published import read_accuracy, read_table
 from vlmsel_auto.library.records import Library, known_mean
+from vlmsel_auto.records import FloatArray
 
 _KEYS: Final = {"member", "task"}
 _LONG: Final = _KEYS | {"method", "seed", "accuracy"}
@@ -71,3 +71,29 @@ def _long(rows: Sequence[Mapping[str, str]], path: Path) -> tuple[_Runs, _Runs]:
             values = into.setdefault(f"{row['method']} seed={row['seed']}", {})
             values[row["member"], row["task"]] = read_accuracy(row["accuracy"], path)
     return runs, probes
+
+
+def with_tuned(library: Library, *, run: str, source: str, values: Mapping[tuple[str, str], float]) -> Library:
+    """The library with the tuned accuracies of one run, such as "finetune lr=0.001 seed=0", set or replaced.
+
+    ``values`` are accuracies in [0, 1] by (candidate id, task name); pairs that the library does not know are left out.
+
+    Raises:
+        LibraryError: a value lies outside [0, 1].
+    """
+    for (candidate, task), value in values.items():
+        if not 0 <= value <= 1:
+            raise LibraryError(f"tuned accuracy of {candidate} on {task} must lie in [0, 1], but got {value!r}")
+    kept = [r for r, name in enumerate(library.run_names) if name != run]
+    return replace(
+        library,
+        run_names=(*(library.run_names[r] for r in kept), run),
+        run_sources=(*(library.run_sources[r] for r in kept), source),
+        tuned_runs=np.concatenate([library.tuned_runs[:, :, kept], figures_of(library, values)[:, :, None]], axis=2),
+    )
+
+
+def figures_of(library: Library, values: Mapping[tuple[str, str], float]) -> FloatArray:
+    """Figures by (candidate id, task name) as (M, S), NaN where none is told; other pairs are left out."""
+    pairs = [[(candidate, task) for task in library.task_names] for candidate in library.candidate_ids]
+    return np.array([[values.get(pair, np.nan) for pair in row] for row in pairs]).reshape(library.zero_shot.shape)

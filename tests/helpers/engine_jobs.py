@@ -119,13 +119,6 @@ class Marking:
     folder: Path
     fault: str = ""
 
-    @property
-    def label(self) -> str:
-        return self.name
-
-    def kept(self) -> str | None:
-        return self.name if (self.folder / self.name).exists() else None
-
     def run(self, channel: Channel) -> None:
         import torch
 

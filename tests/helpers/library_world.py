@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vlmsel_auto.measuring import build as library_build
+from vlmsel_auto.measuring.build import Workplace
 from vlmsel_auto.measuring.cells import CellSettings
-from vlmsel_auto.measuring.kept_jobs import Workplace
 from vlmsel_auto.models import candidates
 
 MEMBERS = ("ConvNeXt-Mi-64.all-m", "EffNet-Mi-64.all-m")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from helpers.cell_world import BUILD, assert_equal, candidate, cell, small, task
 from vlmsel_auto.errors import LibraryError
-from vlmsel_auto.library.assemble import assemble, merge, with_tuned
+from vlmsel_auto.library.assemble import assemble, merge
 from vlmsel_auto.library.records import Build, Cell, SourceCandidate
 
 
@@ -87,17 +87,6 @@ def test_accuracies_and_profile_of_one_cell_join():
 def test_a_failure_is_forgotten_once_the_cell_is_there():
     assert merge(small(), assemble([cell("c", "cars")])).failures == ()
     assert merge(small(), assemble([cell("a", "cars", finished=3.0)])).failures == small().failures
-
-
-def test_tuned_runs_are_set_replaced_and_checked():
-    made = with_tuned(small(), run="run 1", source="table.csv", values={("a", "cars"): 0.25, ("z", "cars"): 1.0})
-    assert made.run_names == ("run 0", "run 1")
-    assert made.tuned[0, 1] == 0.5
-    again = with_tuned(made, run="run 1", source="table.csv", values={("a", "cars"): 0.75})
-    assert again.run_names == ("run 0", "run 1")
-    assert again.tuned[0, 1] == 0.75
-    with pytest.raises(LibraryError, match=r"must lie in \[0, 1\], but got 1.5"):
-        with_tuned(made, run="x", source="", values={("a", "cars"): 1.5})
 
 
 def test_wrong_shape_is_refused():

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from helpers.library_world import MEMBERS, SETTINGS, build, draw, make_world
+from tools.tuned_table import with_tuned
 from vlmsel_auto import events
 from vlmsel_auto.cache import Store
 from vlmsel_auto.conductance.layer import conductance
 from vlmsel_auto.conductance.scalars import make_scalar
 from vlmsel_auto.errors import LibraryError, TaskError
-from vlmsel_auto.library.assemble import with_tuned
 from vlmsel_auto.library.file import load
 from vlmsel_auto.library.verify import verify
 from vlmsel_auto.measuring import build as library_build
+from vlmsel_auto.measuring.build import Workplace
 from vlmsel_auto.measuring.cells import measure_cell, unlabelled_images
-from vlmsel_auto.measuring.kept_jobs import Workplace
 from vlmsel_auto.models import candidates, zoo
 from vlmsel_auto.models.sources.table import fingerprint
 from vlmsel_auto.ranking.evidence import logme, zeroshot

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.cell_world import cell
-from tools.tuned_table import import_tuned
+from helpers.cell_world import cell, small
+from tools.tuned_table import import_tuned, with_tuned
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.library.assemble import assemble
 
@@ -56,3 +56,14 @@ def test_wrong_tuned_tables_are_refused_by_name(tmp_path):
         assert str(path) in str(caught.value)
     with pytest.raises(LibraryError, match="cannot be read"):
         import_tuned(made, tmp_path / "none.csv")
+
+
+def test_tuned_runs_are_set_replaced_and_checked():
+    made = with_tuned(small(), run="run 1", source="table.csv", values={("a", "cars"): 0.25, ("z", "cars"): 1.0})
+    assert made.run_names == ("run 0", "run 1")
+    assert made.tuned[0, 1] == 0.5
+    again = with_tuned(made, run="run 1", source="table.csv", values={("a", "cars"): 0.75})
+    assert again.run_names == ("run 0", "run 1")
+    assert again.tuned[0, 1] == 0.75
+    with pytest.raises(LibraryError, match=r"must lie in \[0, 1\], but got 1.5"):
+        with_tuned(made, run="x", source="", values={("a", "cars"): 1.5})

@@ -21,10 +21,6 @@ LibraryFile = Annotated[Path, typer.Argument(metavar="LIBRARY", help="A library 
 Images = Annotated[int, typer.Option(min=1, help="Unlabelled images of each conductance profile.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes, each with one thread.")]
 LeaveOut = Annotated[list[str], typer.Option(metavar="NAME", help="Task that must not enter; may be repeated.")]
-TunedSeeds = Annotated[
-    list[int],
-    typer.Option("--tuned-seed", min=0, help="Also fine-tune every cell once with this seed; may be repeated. Slow."),
-]
 
 
 def build(
@@ -35,7 +31,6 @@ def build(
     leave_out: LeaveOut = [],  # noqa: B006 - typer copies defaults
     images: Images = 32,
     seed: Seed = 0,
-    tuned_seed: TunedSeeds = [],  # noqa: B006 - typer copies defaults
     jobs: Jobs = 1,
     cache_dir: CacheDir = None,
     device: Device = "auto",
@@ -47,8 +42,7 @@ def build(
     with guarded(debug=debug, as_json=as_json, resumes=True) as answer:
         made = _measure(
             tasks, candidates, out=out, base=None, leave_out=leave_out,
-            images=images, seed=seed, tuned_seeds=tuned_seed, jobs=jobs, cache_dir=cache_dir, device=device,
-            quiet=quiet,
+            images=images, seed=seed, jobs=jobs, cache_dir=cache_dir, device=device, quiet=quiet,
         )  # fmt: skip
         from vlmsel_auto.cli.library_tables import told
 
@@ -63,7 +57,6 @@ def add(
     leave_out: LeaveOut = [],  # noqa: B006 - typer copies defaults
     images: Images = 32,
     seed: Seed = 0,
-    tuned_seed: TunedSeeds = [],  # noqa: B006 - typer copies defaults
     jobs: Jobs = 1,
     cache_dir: CacheDir = None,
     device: Device = "auto",
@@ -81,7 +74,7 @@ def add(
         base = load(library_file)
         made = _measure(
             tasks, candidates or list(base.candidate_ids), out=library_file,
-            base=base, leave_out=leave_out, images=images, seed=seed, tuned_seeds=tuned_seed, jobs=jobs,
+            base=base, leave_out=leave_out, images=images, seed=seed, jobs=jobs,
             cache_dir=cache_dir, device=device, quiet=quiet,
         )  # fmt: skip
         from vlmsel_auto.cli.library_tables import told
@@ -98,16 +91,15 @@ def _measure(
     leave_out: list[str],
     images: int,
     seed: int,
-    tuned_seeds: list[int],
     jobs: int,
     cache_dir: Path | None,
     device: str,
     quiet: bool,
 ) -> Library:
     from vlmsel_auto.cache import default_cache_dir
+    from vlmsel_auto.measuring.build import Workplace
     from vlmsel_auto.measuring.build import build as measure
     from vlmsel_auto.measuring.cells import CellSettings
-    from vlmsel_auto.measuring.kept_jobs import Workplace
     from vlmsel_auto.measuring.source_folders import source_tasks
     from vlmsel_auto.models.candidates import resolve
     from vlmsel_auto.models.device import pick_device
@@ -122,7 +114,6 @@ def _measure(
             settings=CellSettings(images=images, seed=seed),
             base=base,
             leave_out=leave_out,
-            tuned_seeds=tuple(dict.fromkeys(tuned_seeds)),
             place=Workplace(cache=cache, jobs=jobs, device=str(pick_device(device))),
             sink=sink,
         )

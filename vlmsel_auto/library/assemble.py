@@ -142,32 +142,6 @@ def merge(*libraries: Library) -> Library:
     )
 
 
-def with_tuned(library: Library, *, run: str, source: str, values: Mapping[tuple[str, str], float]) -> Library:
-    """The library with the tuned accuracies of one run, such as "finetune lr=0.001 seed=0", set or replaced.
-
-    ``values`` are accuracies in [0, 1] by (candidate id, task name); pairs that the library does not know are left out.
-
-    Raises:
-        LibraryError: a value lies outside [0, 1].
-    """
-    for (candidate, task), value in values.items():
-        if not 0 <= value <= 1:
-            raise LibraryError(f"tuned accuracy of {candidate} on {task} must lie in [0, 1], but got {value!r}")
-    kept = [r for r, name in enumerate(library.run_names) if name != run]
-    return replace(
-        library,
-        run_names=(*(library.run_names[r] for r in kept), run),
-        run_sources=(*(library.run_sources[r] for r in kept), source),
-        tuned_runs=np.concatenate([library.tuned_runs[:, :, kept], figures_of(library, values)[:, :, None]], axis=2),
-    )
-
-
-def figures_of(library: Library, values: Mapping[tuple[str, str], float]) -> FloatArray:
-    """Figures by (candidate id, task name) as (M, S), NaN where none is told; other pairs are left out."""
-    pairs = [[(candidate, task) for task in library.task_names] for candidate in library.candidate_ids]
-    return np.array([[values.get(pair, np.nan) for pair in row] for row in pairs]).reshape(library.zero_shot.shape)
-
-
 def _one_version(
     cells: list[Cell],
     name: Callable[[Cell], str],

@@ -9,25 +9,44 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
-from vlmsel_auto.cache import default_cache_dir
-from vlmsel_auto.engines.engine import Channel
+from vlmsel_auto.cache import Store, default_cache_dir
+from vlmsel_auto.engines.each_job import as_they_end, why_not
+from vlmsel_auto.engines.engine import Channel, Resources
+from vlmsel_auto.engines.in_process import InProcess
+from vlmsel_auto.engines.local import LocalEngine
 from vlmsel_auto.errors import LibraryError, TaskError
-from vlmsel_auto.events import Sink, StageFinished, discard
+from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.library.assemble import assemble, merge
 from vlmsel_auto.library.file import load, save
 from vlmsel_auto.library.records import Cell, CellFailure, Library
 from vlmsel_auto.measuring.cells import CellSettings, cell_key, is_current, measure_cell, source_task
-from vlmsel_auto.measuring.kept_jobs import Workplace, results_of
-from vlmsel_auto.measuring.tuned import tune_cells
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, Task
 from vlmsel_auto.tasks.task import TaskOptions, load_task
+
+_ONE_THREAD: Final = Resources(threads=1)  # parallel are the jobs, not the arithmetic in them
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workplace:
+    """Where a library's cells are made, and kept until it is written."""
+
+    cache: Path  # folder of finished cells and decoded images
+    jobs: int = 1  # processes, each with one torch thread
+    device: str = "cpu"  # where the models run
+
+    @property
+    def store(self) -> Store:
+        """Embeddings and profiles."""
+        return Store(self.cache / "store")
 
 
 def build(
@@ -38,7 +57,6 @@ def build(
     settings: CellSettings | None = None,
     base: Library | None = None,
     leave_out: Sequence[str] = (),
-    tuned_seeds: Sequence[int] = (),
     place: Workplace | None = None,
     sink: Sink = discard,
 ) -> Library:
@@ -52,7 +70,6 @@ def build(
         base: a library that the cells are added to; its tuned accuracies and other cells stay, and cells of the same
             weights, task content and settings are not measured again.
         leave_out: names of tasks, or of their folders, that must not enter.
-        tuned_seeds: one run of few-shot fine-tuning of every cell for each; a long job, kept trial by trial.
         place: default: this process, ``library`` in the cache folder.
         sink: takes the events of stage "library".
 
@@ -85,14 +102,9 @@ def build(
         for one in candidates
         for task in loaded
     ]
-    cells, failures = _measure(grid, sink=sink)
+    cells, failures = _measure(grid, place=place, sink=sink)
     made = assemble(cells, failures=failures)
     made = merge(base, made) if base is not None else made
-    if tuned_seeds:
-        shots = max(settings.shots)
-        made = tune_cells(
-            made, tasks=loaded, candidates=candidates, seeds=tuned_seeds, shots=shots, place=place, sink=sink
-        )
     save(made, out)
     sink(StageFinished(stage="library", seconds=time.monotonic() - began, text=f"{len(cells):,} cells in {out}"))
     return made
@@ -185,13 +197,32 @@ class _CellJob:
         save(assemble([cell]), self.path)
 
 
-def _measure(grid: Sequence[_CellJob], *, sink: Sink) -> tuple[list[Cell], list[CellFailure]]:
-    cells, reasons = results_of(grid, unit="cells", workers=grid[0].place.jobs, sink=sink)
-    failures = [
-        CellFailure(candidate=grid[at].candidate.id, task=grid[at].task.name, reason=reason)
-        for at, reason in sorted(reasons.items())
-    ]
-    return [cells[at] for at in sorted(cells)], failures
+def _measure(grid: Sequence[_CellJob], *, place: Workplace, sink: Sink) -> tuple[list[Cell], list[CellFailure]]:
+    """The cells of jobs, those that are missing made now, and why some could not be made; both in the jobs' order."""
+    found = {at: cell for at, job in enumerate(grid) if (cell := job.kept()) is not None}
+    failures: dict[int, CellFailure] = {}
+    known, began = len(found), time.monotonic()
+    missing = [at for at in range(len(grid)) if at not in found]
+    sink(StageStarted(stage="library", total=len(grid), text=f"{known:,} of {len(grid):,} cells are known"))
+    waiting = iter([(at, grid[at]) for at in missing])
+    workers = min(place.jobs, max(1, len(missing)))
+    with (
+        InProcess() if workers == 1 else LocalEngine(workers, threads=1) as engine,
+        # one waits in line, and no more, for pickled jobs are large
+        closing(as_they_end(engine, lambda: next(waiting, None), resources=_ONE_THREAD, in_line=1)) as ending,
+    ):
+        for done, (at, ended) in enumerate(ending, start=1):
+            job, reason = grid[at], why_not(ended)
+            cell = None if reason else job.kept()
+            if cell is not None:
+                found[at] = cell
+            else:
+                reason = reason or "the result cannot be read back"
+                failures[at] = CellFailure(candidate=job.candidate.id, task=job.task.name, reason=reason)
+                sink(Notice(level="warning", text=f"{job.label} failed: {reason}"))
+            left = (time.monotonic() - began) / done * (len(missing) - done)
+            sink(StageProgress(stage="library", done=known + done, text=f"{job.label}; about {left / 60:.1f} min left"))
+    return [found[at] for at in sorted(found)], [failures[at] for at in sorted(failures)]
 
 
 @lru_cache(maxsize=1)  # one is enough: cells come candidate by candidate
