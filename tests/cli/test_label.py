@@ -31,7 +31,7 @@ def test_one_object_and_a_file(heap, tmp_path):
     found = json.loads(done.stdout)
     assert len(found["to_label"]) == 3
     assert found["labels"] == 0
-    assert found["p_best"] == {"ViT-Mi-16-64.all-m": 1.0}
+    assert found["p_best"] == pytest.approx({"ViT-Mi-16-64.all-m": 1.0})
     assert found["loss"] == {"ViT-Mi-16-64.all-m": 0.0}
     assert found["file"] == str(tmp_path / "work" / "to_label.csv")
     plain = CliRunner().invoke(app, [*options(heap, tmp_path), "-n", "3"])

@@ -64,7 +64,7 @@ def test_a_node_that_goes_away_costs_only_time(cluster):
 @pytest.mark.slow
 def test_a_job_that_fits_nowhere_has_the_largest_node_to_itself(cluster):
     with RayEngine(cluster.address) as engine:
-        ticket = engine.submit(Square(number=3), resources=Resources(memory=10**15, seconds=1.0))
+        ticket = engine.submit(Square(number=3), resources=Resources(memory=10**15))
         assert engine.finished(timeout=60) == Done(ticket=ticket, result=9)
 
 
