@@ -108,9 +108,9 @@ def test_plots_are_those_of_the_report(result):
     figure = result.plot_ranks()
     assert figure.axes[0].get_xlabel() == "predicted rank among the tuned"
     assert figure._repr_svg_().startswith("<svg ")
-    for plot in (result.plot_ranking, result.plot_time, result.plot_splits):
+    for plot in (result.plot_ranking, result.plot_time):
         assert len(plot().axes) == 1
-    with pytest.raises(InputError, match="plots ranking, ranks, splits, time, but got 'confusion'"):
+    with pytest.raises(InputError, match="plots ranking, ranks, time, but got 'confusion'"):
         result.plot_confusion()
     assert "matplotlib.pyplot" not in str(type(figure))
 

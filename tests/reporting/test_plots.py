@@ -22,7 +22,6 @@ accuracy_against_latency = svg_of(plots.accuracy_against_latency)
 best_so_far = svg_of(plots.best_so_far)
 predicted_ranking = svg_of(plots.predicted_ranking)
 rank_scatter = svg_of(plots.rank_scatter)
-validation_against_test = svg_of(plots.validation_against_test)
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -82,7 +81,6 @@ def drawn(count):
     ranks = points(count)
     return (
         rank_scatter(ranks),
-        validation_against_test(ranks),
         best_so_far(times([0.5 + 0.4 * math.sin(number) for number in range(count)])),
         predicted_ranking(lines(labels), tuned=labels[:3]),
         accuracy_against_latency(models(count)),
@@ -102,7 +100,7 @@ def test_every_plot_is_well_formed_whatever_the_count(count):
 
 
 def test_nothing_to_draw_gives_empty_axes():
-    for svg in (rank_scatter([]), validation_against_test([]), best_so_far([]), predicted_ranking([], tuned=())):
+    for svg in (rank_scatter([]), best_so_far([]), predicted_ranking([], tuned=())):
         assert parse(svg).tag == f"{SVG}svg"
 
 
@@ -160,13 +158,6 @@ def test_colours_follow_the_page_and_ids_are_apart():
     assert "var(--ink, " in first
     assert "#010203" not in first
     assert not set(re.findall(r'\bid="([^"]+)"', first)) & set(re.findall(r'\bid="([^"]+)"', second))
-
-
-def test_accuracy_ticks_stay_below_one():
-    near = [point(str(n), n, n, validation=1.0, test=0.99) for n in (1, 2)]
-    shown = [float(text.rstrip(" %")) for text in texts(validation_against_test(near)) if text.endswith(" %")]
-    assert shown
-    assert max(shown) <= 100.0
 
 
 def test_same_input_gives_the_same_bytes_and_global_style_is_untouched():

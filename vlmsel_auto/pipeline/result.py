@@ -86,10 +86,6 @@ class SearchResult:
         """Validation of the trials over time, and the best so far."""
         return self._plot("time")
 
-    def plot_splits(self) -> Figure:
-        """Validation against test of the tuned candidates."""
-        return self._plot("splits")
-
     def plot_tradeoff(self) -> Figure:
         """Accuracy against the time of an image."""
         return self._plot("tradeoff")

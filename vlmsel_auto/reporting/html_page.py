@@ -33,8 +33,6 @@ def drawings(report: SearchReport) -> dict[str, Callable[[], Drawing]]:
         drawn["tradeoff"] = partial(plots.accuracy_against_latency, models)
     if predicted:
         drawn["ranks"] = partial(plots.rank_scatter, predicted)
-    if any(one.trial.test is not None for one in predicted):
-        drawn["splits"] = partial(plots.validation_against_test, predicted)
     if tuned:
         drawn["time"] = partial(plots.best_so_far, trials, before=report.before_trials, budget_end=report.budget_end)
     if ranked:

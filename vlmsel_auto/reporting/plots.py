@@ -108,33 +108,6 @@ def best_so_far(trials: Sequence[TrialResult], *, before: float = 0.0, budget_en
 
 
 @styled
-def validation_against_test(outcomes: Sequence[TunedCandidate]) -> Drawing:
-    """Validation against test of each tuned candidate's trial; below the dashed line, test came out lower."""
-    known = [
-        (one.trial.validation, one.trial.test, one)
-        for one in outcomes
-        if one.trial.validation is not None and one.trial.test is not None
-    ]
-    figure, axes = canvas(name="splits", title="Validation against test of the tuned candidates", height=4.2)
-    if known:
-        low, high = _span(np.array([(validation, test) for validation, test, _ in known]))
-        axes.plot([low, high], [low, high], linestyle=(0, (4, 3)), color=FAINT, linewidth=1.2, zorder=1)
-        _scatter(axes, [(validation, test, one.trial.origin) for validation, test, one in known])
-        axes.set_xlim(low, high + 0.35 * (high - low))
-        axes.set_ylim(low, high)
-        ticks = [tick for tick in MaxNLocator(nbins=6).tick_values(low, min(high, 1.0)) if low <= tick <= high]
-        axes.set_xticks(ticks)
-        axes.set_yticks(ticks)
-        _label(figure, axes, [(validation, test, one.candidate) for validation, test, one in known])
-    axes.set_xlabel("validation")
-    axes.set_ylabel("test")
-    percent(axes.xaxis)
-    percent(axes.yaxis)
-    axes.grid(visible=True)
-    return figure
-
-
-@styled
 def accuracy_against_latency(models: Sequence[Tradeoff]) -> Drawing:
     """Accuracy against milliseconds an image, on a logarithmic axis; the line joins the models on the front."""
     figure, axes = canvas(name="tradeoff", title="Accuracy against milliseconds an image", height=4.2)
