@@ -15,11 +15,7 @@ MODULES = sorted(each for room in ("vlmsel_auto", "integrations") for each in (R
 LONGEST = 350
 THIN = 150
 METHOD_NAMES = {each.name for each in METHODS} - {"zero_shot"}  # which also is what a truth is called
-# the table itself; the columns of a CSV; the heading of one
-METHODS_NAMED_IN = {
-    "vlmsel_auto/tuning/methods.py",
-    "vlmsel_auto/cli/library_tables.py",
-}
+METHODS_NAMED_IN = {"vlmsel_auto/tuning/methods.py"}
 ABSOLUTE = re.compile(r"(?<![\w.}/:])/(?:work|tmp|home|root|opt|mnt|srv|Users)/")
 NOT_READ = (".git", "LICENSE")
 BUILT = ("docs/_build/", "docs/gallery/", "docs/reference/generated/")  # left by `make docs`

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from vlmsel_auto.cache import Json, write_atomically
+from vlmsel_auto.cache import Json
 from vlmsel_auto.cli.support import EXIT_ALL_FAILED, EXIT_INTERRUPTED, Answer
-from vlmsel_auto.csvcells import text_cell
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.recordjson import encode
@@ -243,17 +240,3 @@ def print_predictions(found: Predictions, *, top: int) -> None:
     if any(found.doubts):
         columns.append(Column("doubt", list(found.doubts), folds=True))
     print_table(columns)
-
-
-def write_csv(rows: Sequence[Sequence[str]], path: Path, *, what: str) -> None:
-    """Write rows as CSV, in one step. Text that a spreadsheet would compute gets an apostrophe in front.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([text_cell(cell) for cell in row] for row in rows)
-    try:
-        write_atomically(path, stream.getvalue().encode(errors="replace"))  # file names need not be UTF-8
-    except OSError as error:
-        raise InputError(f"{what} cannot be written here ({error.strerror}), but got {str(path)!r}") from error

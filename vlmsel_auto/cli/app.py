@@ -17,11 +17,11 @@ from vlmsel_auto.cli.bench import bench
 from vlmsel_auto.cli.export import export
 from vlmsel_auto.cli.label import label
 from vlmsel_auto.cli.library import library_app
-from vlmsel_auto.cli.options import AsJson, Debug, LogFile, Quiet
+from vlmsel_auto.cli.options import LogFile, answering
 from vlmsel_auto.cli.predict import predict
 from vlmsel_auto.cli.rank import rank
 from vlmsel_auto.cli.search import EPILOG, search
-from vlmsel_auto.cli.support import guarded, make_sink, open_streams
+from vlmsel_auto.cli.support import Answer, make_sink, open_streams
 from vlmsel_auto.cli.zoo import zoo
 
 _STARTED = time.monotonic()
@@ -65,55 +65,52 @@ app.command()(export)
 
 
 @app.command()
+@answering(tells=False)
 def report(
     *,
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="A search's --workdir, its report folder, or report.json.")
     ],
     open_browser: Annotated[bool, typer.Option("--open", help="Open report.html in the browser.")] = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
+    answer: Answer,
 ) -> None:
     """Render report.html again from report.json and show the summary."""
-    with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.recordjson import encode
-        from vlmsel_auto.reporting import html_page, panel
-        from vlmsel_auto.reporting.report import find, load
+    from vlmsel_auto.recordjson import encode
+    from vlmsel_auto.reporting import html_page, panel
+    from vlmsel_auto.reporting.report import find, load
 
-        folder = find(directory).parent
-        loaded = load(folder)
-        page = html_page.write_html(loaded, folder)
-        answer.json = encode(loaded)
-        panel.show(loaded, report_dir=folder, to_stderr=as_json)
-        if open_browser:
-            typer.launch(str(page))
+    folder = find(directory).parent
+    loaded = load(folder)
+    page = html_page.write_html(loaded, folder)
+    answer.json = encode(loaded)
+    panel.show(loaded, report_dir=folder, to_stderr=answer.as_json)
+    if open_browser:
+        typer.launch(str(page))
 
 
 @app.command()
+@answering(resumes=True)
 def demo(
     *,
     workdir: Annotated[Path, typer.Option(help="Folder of the demo's images, study, report and model.")] = Path("demo"),
     time_budget: Annotated[str, typer.Option(metavar="TIME", help="What the search may take: 90s, 2m.")] = "2m",
-    as_json: AsJson = False,
+    answer: Answer,
     log_file: LogFile = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
     """The main job offline: handwritten digits as an image folder, the mini zoo, a real search, a prediction."""
-    with guarded(debug=debug, as_json=as_json, resumes=True) as answer:
-        from vlmsel_auto.cli.answers import answer_search
-        from vlmsel_auto.process import collections_paused
-        from vlmsel_auto.records import Budget
-        from vlmsel_auto.units import parse_duration
+    from vlmsel_auto.cli.answers import answer_search
+    from vlmsel_auto.process import collections_paused
+    from vlmsel_auto.records import Budget
+    from vlmsel_auto.units import parse_duration
 
-        seconds = parse_duration(time_budget)
-        with make_sink(quiet=quiet, budget=Budget(seconds=seconds), log_file=log_file) as sink:
-            since = time.monotonic()
-            with collections_paused():
-                from vlmsel_auto.cli.demo import demo as run_demo  # loads torch, which the screen covers
+    seconds = parse_duration(time_budget)
+    with make_sink(quiet=answer.quiet, budget=Budget(seconds=seconds), log_file=log_file) as sink:
+        since = time.monotonic()
+        with collections_paused():
+            from vlmsel_auto.cli.demo import demo as run_demo  # loads torch, which the screen covers
 
-            result = run_demo(workdir=workdir, seconds=seconds, since=since, sink=sink)
-        answer_search(answer, result, to_stderr=as_json)
+        result = run_demo(workdir=workdir, seconds=seconds, since=since, sink=sink)
+    answer_search(answer, result, to_stderr=answer.as_json)
 
 
 app.command()(zoo)

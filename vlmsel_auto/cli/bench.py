@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from vlmsel_auto.cli.options import AsJson, Debug, Quiet, Seed
-from vlmsel_auto.cli.support import guarded, make_sink, say
+from vlmsel_auto.cli.options import Seed, answering
+from vlmsel_auto.cli.support import Answer, make_sink, say
 
 
+@answering()
 def bench(
     *,
     library: Annotated[
@@ -25,26 +26,23 @@ def bench(
         typer.Option(metavar="DIR", file_okay=False, help="Also write bench.json and bench.md into this folder."),
     ] = None,
     seed: Seed = 0,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    answer: Answer,
 ) -> None:
     """Compare the ranking with chance, average rank, DCD, k-NN and ceilings on every task of a library, left out."""
-    with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.bench.run import run_bench
-        from vlmsel_auto.library.places import default_library, open_library
+    from vlmsel_auto.bench.run import run_bench
+    from vlmsel_auto.library.places import default_library, open_library
 
-        with make_sink(quiet=quiet) as sink:
-            table = run_bench(
-                default_library() if library is None else open_library(library),
-                truth="zero_shot" if truth == "zeroshot" else "tuned",
-                shots=shots,
-                seed=seed,
-                sink=sink,
-            )
-        answer.json = table.record()
-        if output is not None:
-            table.write(output)
-            say(f"wrote bench.json and bench.md to {output}")
-        if not as_json:
-            typer.echo(table.to_markdown())
+    with make_sink(quiet=answer.quiet) as sink:
+        table = run_bench(
+            default_library() if library is None else open_library(library),
+            truth="zero_shot" if truth == "zeroshot" else "tuned",
+            shots=shots,
+            seed=seed,
+            sink=sink,
+        )
+    answer.json = table.record()
+    if output is not None:
+        table.write(output)
+        say(f"wrote bench.json and bench.md to {output}")
+    if not answer.as_json:
+        typer.echo(table.to_markdown())

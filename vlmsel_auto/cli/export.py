@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlmsel_auto.cli.options import AsJson, Debug, Quiet
-from vlmsel_auto.cli.support import guarded, make_sink, say
+from vlmsel_auto.cli.options import answering
+from vlmsel_auto.cli.support import Answer, make_sink, say
 
 if TYPE_CHECKING:
     from vlmsel_auto.models.onnxfile import OnnxExport  # imports torch
 
 
+@answering()
 def export(
     *,
     model_dir: Annotated[
@@ -29,23 +30,20 @@ def export(
             help="Images to compare file and model on; folders named as classes tell accuracy. May be repeated.",
         ),
     ] = [],  # noqa: B006 - typer copies defaults
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    answer: Answer,
 ) -> None:
     """Write an exported model, or an ensemble, as one ONNX file and check the file against the model."""
-    with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.cli.answers import check_paths
+    from vlmsel_auto.cli.answers import check_paths
 
-        check_paths(images)
-        from vlmsel_auto.models.onnxfile import export_onnx
-        from vlmsel_auto.recordjson import encode
+    check_paths(images)
+    from vlmsel_auto.models.onnxfile import export_onnx
+    from vlmsel_auto.recordjson import encode
 
-        with make_sink(quiet=quiet) as sink:
-            made = export_onnx(model_dir, onnx, half=half, images=images, sink=sink)
-        answer.json = encode(made)
-        for line in _lines(made, on_noise=not images):
-            (say if as_json else typer.echo)(line)
+    with make_sink(quiet=answer.quiet) as sink:
+        made = export_onnx(model_dir, onnx, half=half, images=images, sink=sink)
+    answer.json = encode(made)
+    for line in _lines(made, on_noise=not images):
+        (say if answer.as_json else typer.echo)(line)
 
 
 def _lines(made: OnnxExport, *, on_noise: bool) -> list[str]:

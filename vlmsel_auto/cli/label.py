@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlmsel_auto.cli.options import AsJson, Asked, Debug, Folder, Quiet, asking
-from vlmsel_auto.cli.support import guarded, make_sink, say
+from vlmsel_auto.cli.options import Asked, Folder, answering, asking
+from vlmsel_auto.cli.support import Answer, make_sink, say
 from vlmsel_auto.pipeline.request import TaskRequest
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class For(StrEnum):
 
 
 @asking(TaskRequest, without={"shots", "groups"})
+@answering(resumes=True)
 def label(
     *,
     directory: Folder,
@@ -49,38 +50,35 @@ def label(
         typer.Option(help="Folder of to_label.csv. Default: vlmsel-NAME in the current folder, after DIR's name."),
     ] = None,
     asked: Asked,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    answer: Answer,
 ) -> None:
     """Say which images of DIR to label next, in to_label.csv; labels that DIR has count.
 
     Labels are read from DIR/labels.csv (path, label) or DIR/labelled/CLASS; --page writes them to DIR/labels.csv, and
     `rank` and `search` on DIR use them as soon as every class has two.
     """
-    with guarded(debug=debug, as_json=as_json, resumes=True) as answer:
-        from vlmsel_auto.cache import default_cache_dir
-        from vlmsel_auto.cli.answers import check_task, label_json, print_labelling
-        from vlmsel_auto.process import collections_paused
+    from vlmsel_auto.cache import default_cache_dir
+    from vlmsel_auto.cli.answers import check_task, label_json, print_labelling
+    from vlmsel_auto.process import collections_paused
 
-        given = asked.read()
-        check_task(directory, given, exclude=(given["cache_dir"] or default_cache_dir(),))
-        with collections_paused():
-            from vlmsel_auto.pipeline.label import finish_labelling, folder_of, open_labelling
-            from vlmsel_auto.tasks.label_writing import check_writable
+    given = asked.read()
+    check_task(directory, given, exclude=(given["cache_dir"] or default_cache_dir(),))
+    with collections_paused():
+        from vlmsel_auto.pipeline.label import finish_labelling, folder_of, open_labelling
+        from vlmsel_auto.tasks.label_writing import check_writable
 
-        folder = folder_of(directory, workdir)
-        if page:
-            check_writable(directory)
+    folder = folder_of(directory, workdir)
+    if page:
+        check_writable(directory)
 
-        with make_sink(quiet=quiet) as sink:
-            session = open_labelling(TaskRequest(data=directory, **given), purpose=purpose.value, sink=sink)
-        if page:
-            _serve(session, port=port, open_browser=open_browser)
-        found = finish_labelling(session, count=count, folder=folder)
-        answer.json = label_json(found)
-        if not as_json:
-            print_labelling(found)
+    with make_sink(quiet=answer.quiet) as sink:
+        session = open_labelling(TaskRequest(data=directory, **given), purpose=purpose.value, sink=sink)
+    if page:
+        _serve(session, port=port, open_browser=open_browser)
+    found = finish_labelling(session, count=count, folder=folder)
+    answer.json = label_json(found)
+    if not answer.as_json:
+        print_labelling(found)
 
 
 def _serve(session: LabelSession, *, port: int, open_browser: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vlmsel_auto.cli.support import Answer, guarded
 from vlmsel_auto.pipeline.options import Option, dashed, questions
 from vlmsel_auto.pipeline.request import TaskRequest
 
@@ -38,22 +39,21 @@ Candidates = Annotated[list[str], _shared("candidates")]
 Seed = Annotated[int, _shared("seed")]
 LibraryPath = Annotated[Path | None, _shared("library")]
 Device = Annotated[str, _shared("device")]
-CacheDir = Annotated[Path | None, _shared("cache_dir")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write, whole or not at all.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 LogFile = Annotated[
     Path | None,
     typer.Option("--log-file", metavar="FILE", help="Also add what is being done to FILE, in plain lines."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+_JSON = typer.Option("--json", help="Print one JSON object on standard output.")
+_QUIET = typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")
+_DEBUG = typer.Option("--debug", help="Show the traceback of an error.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
     """What was typed for the fields of a request."""
 
-    request: type[TaskRequest]
+    request: type[Any]
     typed: Mapping[str, Any]  # by name of the option
 
     def read(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Asked:
 
 
 def asking(
-    request: type[TaskRequest], *, only: Collection[str] = (), without: Collection[str] = ()
+    request: type[Any], *, only: Collection[str] = (), without: Collection[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A decorator: the options of a request's fields take the place of the command's parameter ``asked: Asked``.
 
@@ -101,6 +101,36 @@ def asking(
         @functools.wraps(command)
         def run(*context: typer.Context, **given: Any) -> None:
             command(*context, asked=Asked(request=request, typed={name: given.pop(name) for name in options}), **given)
+
+        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        return run
+
+    return decorate
+
+
+def answering(*, resumes: bool = False, tells: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator: --json, --quiet and --debug take the place of the command's parameter ``answer: Answer``.
+
+    The command runs `guarded`. ``resumes``: as for `guarded`; ``tells``: it tells what it does, so there is --quiet.
+    """
+    asked = {"as_json": _JSON, **({"quiet": _QUIET} if tells else {}), "debug": _DEBUG}
+    switches = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, one])
+        for name, one in asked.items()
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+        parameters = [each for each in own.parameters.values() if each.name != "answer"] + switches
+
+        @functools.wraps(command)
+        def run(
+            *context: typer.Context, as_json: bool = False, quiet: bool = False, debug: bool = False, **given: Any
+        ) -> None:
+            answer = Answer(as_json=as_json, quiet=quiet)
+            with guarded(answer, debug=debug, resumes=resumes):
+                command(*context, answer=answer, **given)
 
         run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in parameters}

@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from vlmsel_auto.cli.options import AsJson, Asked, Debug, Folder, LogFile, Quiet, asking
-from vlmsel_auto.cli.support import guarded, make_sink
+from vlmsel_auto.cli.options import Asked, Folder, LogFile, answering, asking
+from vlmsel_auto.cli.support import Answer, make_sink
 from vlmsel_auto.pipeline.request import TaskRequest
 
 
 @asking(TaskRequest)
+@answering(resumes=True)
 def rank(
     *,
     directory: Folder,
@@ -24,26 +25,23 @@ def rank(
             "Default: tuned where there are labels, else zeroshot."
         ),
     ] = None,
-    as_json: AsJson = False,
+    answer: Answer,
     log_file: LogFile = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
     """Predict how the candidates will rank on DIR once tuned, or zero-shot; nothing is trained."""
-    with guarded(debug=debug, as_json=as_json, resumes=True) as answer:
-        from vlmsel_auto.cache import default_cache_dir
-        from vlmsel_auto.cli.answers import check_task, print_ranking, rank_json
-        from vlmsel_auto.process import collections_paused
+    from vlmsel_auto.cache import default_cache_dir
+    from vlmsel_auto.cli.answers import check_task, print_ranking, rank_json
+    from vlmsel_auto.process import collections_paused
 
-        given = asked.read()
-        check_task(directory, given, exclude=(given["cache_dir"] or default_cache_dir(),))
-        with collections_paused():
-            from vlmsel_auto.pipeline.rank import rank as run_rank
+    given = asked.read()
+    check_task(directory, given, exclude=(given["cache_dir"] or default_cache_dir(),))
+    with collections_paused():
+        from vlmsel_auto.pipeline.rank import rank as run_rank
 
-        with make_sink(quiet=quiet, log_file=log_file) as sink:
-            predicted: Literal["zero_shot", "tuned"] | None = "zero_shot" if truth == "zeroshot" else truth
-            ranking = run_rank(directory, **given, truth=predicted, sink=sink)
-        shown = top or len(ranking.ranked)
-        answer.json = rank_json(ranking, top=shown)
-        if not as_json:
-            print_ranking(ranking, top=shown)
+    with make_sink(quiet=answer.quiet, log_file=log_file) as sink:
+        predicted: Literal["zero_shot", "tuned"] | None = "zero_shot" if truth == "zeroshot" else truth
+        ranking = run_rank(directory, **given, truth=predicted, sink=sink)
+    shown = top or len(ranking.ranked)
+    answer.json = rank_json(ranking, top=shown)
+    if not answer.as_json:
+        print_ranking(ranking, top=shown)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from vlmsel_auto.cli.options import AsJson, Asked, Debug, Folder, LogFile, Quiet, asking
-from vlmsel_auto.cli.support import guarded, make_sink
+from vlmsel_auto.cli.options import Asked, Folder, LogFile, answering, asking
+from vlmsel_auto.cli.support import Answer, make_sink
 from vlmsel_auto.pipeline.search import SearchRequest
 from vlmsel_auto.pipeline.search import search as run_search
 
@@ -17,24 +17,20 @@ EPILOG = (
 
 
 @asking(SearchRequest)
+@answering(resumes=True)
 def search(
     context: typer.Context,
     *,
     directory: Folder,
     asked: Asked,
-    as_json: AsJson = False,
+    answer: Answer,
     log_file: LogFile = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
 ) -> None:
     """Rank the candidates on DIR, tune the promising ones, report, and export the best model."""
-    with guarded(debug=debug, as_json=as_json, resumes=True) as answer:
-        from vlmsel_auto.cli.answers import answer_search, check_task
+    from vlmsel_auto.cli.answers import answer_search, check_task
 
-        given = asked.read()
-        check_task(directory, given, exclude=[given[name] for name in ("workdir", "cache_dir") if given[name]])
-        with make_sink(quiet=quiet, budget=given["budget"], log_file=log_file) as sink:
-            result = run_search(
-                directory, **given, since=context.obj, sink=sink
-            )  # loads torch, which the screen covers
-        answer_search(answer, result, to_stderr=as_json)
+    given = asked.read()
+    check_task(directory, given, exclude=[given[name] for name in ("workdir", "cache_dir") if given[name]])
+    with make_sink(quiet=answer.quiet, budget=given["budget"], log_file=log_file) as sink:
+        result = run_search(directory, **given, since=context.obj, sink=sink)  # loads torch, which the screen covers
+    answer_search(answer, result, to_stderr=answer.as_json)

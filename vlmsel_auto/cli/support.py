@@ -36,10 +36,12 @@ EXIT_PIPE = 141  # as of a program that SIGPIPE ended
 _LOG_BYTES = 1_000_000
 
 
-@dataclass(slots=True)
+@dataclass(kw_only=True, slots=True)
 class Answer:
-    """What a command leaves behind: the object for ``--json`` and the exit code."""
+    """How a command is to answer, and what it leaves behind: the object for ``--json`` and the exit code."""
 
+    as_json: bool = False  # standard output is kept for the object
+    quiet: bool = False
     json: Json = None
     code: int = 0
 
@@ -50,7 +52,7 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def guarded(*, debug: bool = False, as_json: bool = False, resumes: bool = False) -> Iterator[Answer]:
+def guarded(answer: Answer, *, debug: bool = False, resumes: bool = False) -> Iterator[Answer]:
     """Run a command's body: map errors to exit codes and, with ``as_json``, keep standard output for one JSON object.
 
     ``resumes``: a command that keeps what it finished, and may promise that after an interruption.
@@ -60,7 +62,7 @@ def guarded(*, debug: bool = False, as_json: bool = False, resumes: bool = False
     """
     from vlmsel_auto.process import is_disk_error, terminable  # imports filelock
 
-    answer = Answer()
+    as_json = answer.as_json
     with _logged() as log:
         try:
             with _stdout_to_stderr() if as_json else contextlib.nullcontext(), terminable():

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from vlmsel_auto.cli.options import AsJson, Asked, Candidates, Debug, Device, asking
-from vlmsel_auto.cli.support import guarded, say
+from vlmsel_auto.cli.options import Asked, Candidates, Device, answering, asking
+from vlmsel_auto.cli.support import Answer, say
 from vlmsel_auto.pipeline.request import TaskRequest
 
 
 @asking(TaskRequest, only={"limits"})
+@answering(tells=False)
 def zoo(
     *,
     candidates: Candidates = [],  # noqa: B006 - typer copies defaults
@@ -24,34 +25,32 @@ def zoo(
         str, typer.Option(metavar="BYTES", help="What a download is expected to bring in a second.")
     ] = "10MB",
     device: Device = "auto",
-    as_json: AsJson = False,
-    debug: Debug = False,
+    answer: Answer,
 ) -> None:
     """List candidates with costs on this machine, licence and published accuracies; first what would be loaded first.
 
     Nothing is downloaded. Without a preset or -c it is the mini zoo that is listed.
     """
-    with guarded(debug=debug, as_json=as_json) as answer:
-        from vlmsel_auto.events import Notice
-        from vlmsel_auto.models.candidates import resolve
-        from vlmsel_auto.models.presets import find_preset
-        from vlmsel_auto.units import parse_bytes
+    from vlmsel_auto.events import Notice
+    from vlmsel_auto.models.candidates import resolve
+    from vlmsel_auto.models.presets import find_preset
+    from vlmsel_auto.units import parse_bytes
 
-        limits = asked.read()["limits"]
-        speed = parse_bytes(bandwidth)
-        names = [*([find_preset(preset).name] if preset else []), *candidates] or ["mini-zoo"]
-        found = resolve(names, sink=lambda event: say(f"note: {event.text}") if isinstance(event, Notice) else None)
+    limits = asked.read()["limits"]
+    speed = parse_bytes(bandwidth)
+    names = [*([find_preset(preset).name] if preset else []), *candidates] or ["mini-zoo"]
+    found = resolve(names, sink=lambda event: say(f"note: {event.text}") if isinstance(event, Notice) else None)
 
-        from vlmsel_auto.cli.listing import list_candidates, listing_json, print_listing
-        from vlmsel_auto.models.hub import cache_dir
-        from vlmsel_auto.models.machine import measure  # after what can be refused at once: measuring loads torch
+    from vlmsel_auto.cli.listing import list_candidates, listing_json, print_listing
+    from vlmsel_auto.models.hub import cache_dir
+    from vlmsel_auto.models.machine import measure  # after what can be refused at once: measuring loads torch
 
-        listing = list_candidates(
-            [candidate for candidate in found if match.lower() in candidate.id.lower()],
-            limits=limits,
-            machine=measure(device, cache=cache_dir()),
-            bandwidth=speed,
-        )
-        answer.json = listing_json(listing)
-        if not as_json:
-            print_listing(listing)
+    listing = list_candidates(
+        [candidate for candidate in found if match.lower() in candidate.id.lower()],
+        limits=limits,
+        machine=measure(device, cache=cache_dir()),
+        bandwidth=speed,
+    )
+    answer.json = listing_json(listing)
+    if not answer.as_json:
+        print_listing(listing)
