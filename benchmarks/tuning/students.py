@@ -49,6 +49,7 @@ from benchmarks.tuning.student_cases import STRANGE, Case, opened, tuned_pool
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.pooling import log_probabilities, pool
 from vlmsel_auto.pipeline.ensemble import Pool
+from vlmsel_auto.planning.method import Part
 from vlmsel_auto.planning.space import DEFAULT
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task, TrialResult
 from vlmsel_auto.tuning.checkpoints import Checkpoint, load_trial
@@ -56,6 +57,7 @@ from vlmsel_auto.tuning.data import Batch, splits
 from vlmsel_auto.tuning.finetune import batch_size
 from vlmsel_auto.tuning.module import Head, Tuner
 from vlmsel_auto.tuning.probe import INVERSE_PENALTY
+from vlmsel_auto.tuning.trainable import choose
 from vlmsel_auto.tuning.trainer import make_trainer, quiet_lightning
 
 SHARPNESS = 1.5  # of what the pool says; fixed beforehand, as steps are
@@ -104,7 +106,11 @@ def taught(case: Case, name: str, shown: Sequence[Shown]) -> Checkpoint:
     begin = soft_head(case, candidate, shown[:1])
     model = zoo.load(candidate)
     head = Head(torch.from_numpy(begin.weight), torch.from_numpy(begin.bias), scale=begin.scale)
-    tuner = Tuner(model=model, head=head, spec=spec, metric=case.task.metric, steps=epochs * len(lesson))
+    few = model.normalise(pixels[0][:1])
+    tower = choose(model.visual, Part.TOWER, run=lambda: model.embed(few))
+    tuner = Tuner(
+        model=model, trainable=tower, head=head, spec=spec, metric=case.task.metric, steps=epochs * len(lesson)
+    )
     with torch.random.fork_rng(), quiet_lightning():
         torch.manual_seed(spec.seed)
         trainer = make_trainer(

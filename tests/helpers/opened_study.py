@@ -11,6 +11,7 @@ from helpers.tuning_world import digits, spec
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.candidates import mini_zoo
+from vlmsel_auto.planning.method import Part
 from vlmsel_auto.planning.next_trial import NextTrial
 from vlmsel_auto.records import TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.study.journal import open_study
@@ -49,5 +50,7 @@ def result(number: int, **changes: object) -> TrialResult:
 
 def leave_state(path: Path, number: int) -> None:
     """What training keeps of a trial for who goes on with it: one epoch."""
-    progress = Progress(curve=(0.5,), metric=0.5, soft=0.5, loss=0.1, start=0.1, steps=1, batch=8, seconds=1.0)
+    progress = Progress(
+        curve=(0.5,), metric=0.5, soft=0.5, loss=0.1, start=0.1, steps=1, batch=8, part=Part.TOWER, seconds=1.0
+    )
     save_paused(path, number, Paused(progress=progress, module={"a": torch.ones(2)}, moments={}, generators={}))

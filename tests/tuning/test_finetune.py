@@ -3,6 +3,7 @@ import signal
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from helpers.tuning_world import Tune, candidate, digits, run, spec, store, tune
+from helpers.tuning_world import NAME, Tune, candidate, digits, run, spec, store, tune
 from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import TrialOutOfMemory
 from vlmsel_auto.events import Event, Notice, TrialEpoch
 from vlmsel_auto.models import precision, zoo
+from vlmsel_auto.models.candidates import resolve
 from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.planning.method import Part
 from vlmsel_auto.records import Candidate
 from vlmsel_auto.tuning import finetune
 from vlmsel_auto.tuning import module as epochs
@@ -110,19 +113,26 @@ def test_batches_leave_many_steps(images: int, on_cpu: int, on_gpu: int) -> None
 
 
 def test_where_memory_runs_out_a_lighter_way_is_taken(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, tried, heard = finetune.train, [], []
+    real, tried, heard, least = finetune.train, [], [], 4
 
-    def hungry(*given: object, way: Way) -> object:
-        tried.append(way)
-        if way.batch > 4:
+    def hungry(*given: object, part: Part, way: Way) -> object:
+        tried.append((part, way))
+        if part is Part.TOWER and way.batch > least:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(*given, way=way)
+        return real(*given, part=part, way=way)
 
     monkeypatch.setattr(finetune, "train", hungry)
     assert tune(spec(epochs=1), sink=heard.append).state == "complete"
-    assert tried == [Way(batch=8), Way(batch=8, recomputes=True), Way(batch=4, accumulate=2, recomputes=True)]
+    ways = [Way(batch=8), Way(batch=8, recomputes=True), Way(batch=4, accumulate=2, recomputes=True)]
+    assert tried == [(Part.TOWER, way) for way in ways]
     (told,) = [each.text for each in heard if isinstance(each, Notice)]
     assert told.endswith("is fine-tuned with less memory: blocks are computed again, batches of 4 images, 8 a step")
+
+    least = 0
+    tried.clear()
+    assert tune(spec(epochs=1), sink=heard.append).state == "complete"
+    assert tried[-2:] == [(Part.TOWER, Way(batch=1, accumulate=8, recomputes=True)), (Part.LOW_RANK, Way(batch=8))]
+    assert heard[-2:][0].text == f"{NAME}: of the tower only low rank is trained, for want of memory"
 
     for text, kind in (
         ("DefaultCPUAllocator: can't allocate memory", TrialOutOfMemory),
@@ -138,8 +148,8 @@ def test_where_memory_runs_out_a_lighter_way_is_taken(tune: Tune, monkeypatch: p
 
 
 def test_a_tower_that_fits_in_no_way_fails_before_it_takes_memory(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finetune, "free_memory", lambda _: 1_000_000)
-    with pytest.raises(TrialOutOfMemory, match=r"down to 1: [0-9.]+ MB needed, 1(\.0+)? MB free"):
+    monkeypatch.setattr(finetune, "free_memory", lambda _: 10_000)
+    with pytest.raises(TrialOutOfMemory, match=r"no more than its projection: [0-9.]+ [kM]B needed, 10(\.0)? kB free"):
         tune(spec(epochs=1))
 
 
@@ -178,12 +188,14 @@ def killed_after(epoch: int) -> Callable[[int, float, float], bool]:
     return report
 
 
-@pytest.mark.parametrize("rate", [1e-3, 0.3], ids=["learns", "start stays best"])
+@pytest.mark.parametrize("method", ["finetune", "lora", "last_blocks", "projection"])
 def test_a_continued_trial_is_the_trial_that_was_never_interrupted(
-    tune: Tune, rate: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tune: Tune, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(epochs, "_SAVE_EVERY", 0.0)
-    plan = spec(epochs=4, learning_rate=rate)
+    (member,) = resolve("ViT-Mi-16-64.all-m")
+    tune = partial(tune, candidates=[member])
+    plan = spec(candidate=member.id, epochs=4, method=method)
     whole = tune(plan, number=0)
     assert not has_paused(tmp_path, 0)  # a finished trial needs none
     with pytest.raises(KeyboardInterrupt):
@@ -203,5 +215,30 @@ def test_a_continued_trial_is_the_trial_that_was_never_interrupted(
     first, second = load_trial(tmp_path, whole), load_trial(tmp_path, rest)
     assert np.array_equal(first.weight, second.weight)
     assert (first.visual is None) == (second.visual is None)
-    for name, value in (first.visual or {}).items():
-        assert torch.equal(value, (second.visual or {})[name])
+    start = zoo.load(member).visual.state_dict()
+    assert set(start) == set(first.visual)
+    for name, value in first.visual.items():
+        assert torch.equal(value, second.visual[name])
+    moved = {name for name, value in first.visual.items() if not torch.equal(value, start[name])}
+    parts = {
+        "finetune": lambda name: True,
+        "lora": lambda name: ".attn." in name and "bias" not in name,
+        "last_blocks": lambda name: "resblocks.4." in name or "resblocks.5." in name or "resblocks" not in name,
+        "projection": lambda name: name == "proj" or name.startswith("ln_post"),
+    }
+    assert moved
+    assert all(parts[method](name) for name in moved)
+
+
+def test_a_rate_that_unlearns_is_told_and_a_third_of_it_taken(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Event] = []
+    high = spec(learning_rate=0.03, epochs=5)
+    gentler = tune(high, sink=heard.append)
+    (told,) = [each.text for each in heard if isinstance(each, Notice)]
+    assert told.startswith(f"{NAME}: after 20 steps the loss is 1.")
+    assert told.endswith(", of a guess 1.4; training begins again at a third of the rate, 0.01")
+    monkeypatch.setattr(finetune, "_GENTLER", 0)
+    as_asked = tune(high, sink=heard.append)
+    assert gentler.validation > as_asked.validation + 0.2
+    assert gentler.curve == tune(spec(learning_rate=0.01, epochs=5), sink=heard.append).curve
+    assert [each.text for each in heard if isinstance(each, Notice)] == [told]

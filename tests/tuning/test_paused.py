@@ -5,9 +5,12 @@ import pytest
 import torch
 
 from vlmsel_auto.errors import TrialUnavailable
+from vlmsel_auto.planning.method import Part
 from vlmsel_auto.tuning.paused import Paused, Progress, drop_paused, has_paused, load_paused, save_paused
 
-PROGRESS = Progress(curve=(0.5, 0.6), metric=0.6, soft=0.55, loss=0.9, start=0.4, steps=10, batch=8, seconds=3.5)
+PROGRESS = Progress(
+    curve=(0.5, 0.6), metric=0.6, soft=0.55, loss=0.9, start=0.4, steps=10, batch=8, part=Part.LOW_RANK, seconds=3.5
+)
 
 
 def test_round_trip_and_damage(tmp_path: Path) -> None:

@@ -75,9 +75,9 @@ def _storage_as_typed(url: str) -> str:
 
 def _methods(method: str | Sequence[str]) -> tuple[str, ...]:
     """Names of methods; an InputError where there is none of a name."""
-    from vlmsel_auto.tuning.methods import METHODS, methods_of
+    from vlmsel_auto.tuning.methods import USUAL, methods_of
 
-    named = METHODS if method == _ALL else methods_of([method] if isinstance(method, str) else method)
+    named = USUAL if method == _ALL else methods_of([method] if isinstance(method, str) else method)
     return tuple(each.name for each in named)
 
 
@@ -111,7 +111,8 @@ class SearchRequest(TaskRequest):
         kind=str, metavar="WEIGHTS", typed="accuracy", read=read_objective,
     )  # fmt: skip
     method: str | Sequence[str] = option(
-        _ALL, "Comma list of zero_shot, probe (linear, on cached features) and finetune.", metavar="NAMES",
+        _ALL, "Comma list of zero_shot, probe (linear, on cached features), finetune (what suits a tower's family and "
+        "size), lora, last_blocks and projection; all: the first three.", metavar="NAMES",
         read=lambda typed: typed if typed == _ALL else [name.strip() for name in typed.split(",")],
         show=lambda method: method if isinstance(method, str) else ",".join(method),
     )  # fmt: skip
@@ -240,8 +241,9 @@ def search(
         objective: what half the latency, parameters or memory of a model is worth, in points of the metric, as an
             `Objective` or a text such as "latency=1,params=.5"; screenings, trials, best model and ensemble follow it.
             The ranking and the trials' figures stay those of the metric.
-        method: names of methods of tuning, such as "probe" (linear probe on cached features) or "finetune" (the whole
-            visual tower); "all": every one that there is.
+        method: names of methods of tuning, such as "probe" (linear probe on cached features) or "finetune" (what
+            suits the visual tower's family and size), "lora", "last_blocks" or "projection"; "all": the first two and
+            "zero_shot".
         shots: labelled training images a class that the ranking may look at; trials learn from all of them.
         classes: as for `rank`.
         groups: as for `rank`.

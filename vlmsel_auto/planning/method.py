@@ -18,6 +18,20 @@ class Trains(enum.StrEnum):
     TOWER = "tower"  # an epoch is a pass with gradients; trials meet at rungs, can be pruned and shortened
 
 
+class Part(enum.StrEnum):
+    """What of a visual tower is trained, from what takes most memory to what takes least."""
+
+    TOWER = "tower"
+    LOW_RANK = "low_rank"  # matrices added to those of the attention
+    LAST_BLOCKS = "last_blocks"
+    PROJECTION = "projection"  # what follows the last block
+
+    @property
+    def words(self) -> str:
+        """As people read it."""
+        return self.replace("_", " ")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitSizes:
     """Images that a trial learns from, is chosen by and is reported on."""
@@ -43,6 +57,7 @@ class Method:
     settings: tuple[str, ...] = ()  # their names, for every candidate the same
     gain: float = 0.0  # of the metric, over the first method, before either was seen on a task
     step_cost: float = 3.0  # a training image against a pass without gradients
+    part: Part | None = None  # of the tower that is trained; None: what the candidate's recipe says
 
     def space(self, candidate: Candidate, *, train_images: int, images_per_trial: int | None = None) -> Space:
         """What may vary for one candidate on a task.

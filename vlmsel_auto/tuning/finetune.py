@@ -1,11 +1,13 @@
-"""Fine-tuning of the whole visual tower and its head by Lightning's trainer, from the start or from where it paused."""
+"""Fine-tuning of a visual tower, or of a part of it, and its head by Lightning's trainer; paused trials go on."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from dataclasses import dataclass, replace
 
+import lightning.pytorch as pl
 import torch
 
 from vlmsel_auto.errors import TrialOutOfMemory
@@ -13,19 +15,25 @@ from vlmsel_auto.events import Notice
 from vlmsel_auto.models.machine import free_memory
 from vlmsel_auto.models.precision import TRIED, tunes_in_bfloat16
 from vlmsel_auto.models.threads import measured_threads
+from vlmsel_auto.planning.method import Part
 from vlmsel_auto.process import is_out_of_memory, release_memory
 from vlmsel_auto.tuning import probe, zero_shot
 from vlmsel_auto.tuning.checkpoints import Checkpoint
+from vlmsel_auto.tuning.collapse import Collapse, CollapseWatch
 from vlmsel_auto.tuning.data import ImageSet, Measured, MiniBatches, image_set, measure, score
 from vlmsel_auto.tuning.memory import Held, Way, bytes_needed, recompute, ways
+from vlmsel_auto.tuning.methods import method_of
 from vlmsel_auto.tuning.module import EpochReport, Head, Kept, Tuner
 from vlmsel_auto.tuning.paused import Paused, Progress
+from vlmsel_auto.tuning.recipes import rate_of, recipe_of
+from vlmsel_auto.tuning.trainable import choose, merge
 from vlmsel_auto.tuning.trainer import BatchTimes, make_trainer, quiet_lightning
 from vlmsel_auto.tuning.work import NOTHING, Deadline, Ending, MethodOutcome, Work
 from vlmsel_auto.units import byte_count
 
 _MARGIN = 0.1  # seconds kept for writing the result before a deadline
 _USUAL_BATCH = 32
+_GENTLER = 2  # times that training begins again
 _FEW_STEPS, _MANY_STEPS = 6, 64  # an epoch, at least, with usual and with larger batches
 
 
@@ -59,15 +67,25 @@ def fitted_head(work: Work) -> MethodOutcome:
 
 
 def _fitting(work: Work, head: MethodOutcome) -> MethodOutcome:
+    """Train what the method says of the tower, or where memory does not suffice in any way, less of it."""
     paused, full = work.paused, batch_size(len(work.splits.train), work.device)
+    named = method_of(work.spec.method).part or recipe_of(work.candidate).trains
+    tried = [(part, way) for part in list(Part)[list(Part).index(named) :] for way in ways(full)]
+    if paused is not None:  # what did not fit then is not tried again
+        at = (paused.progress.part, paused.progress.batch)
+        tried = list(itertools.dropwhile(lambda each: (each[0], each[1].batch) != at, tried)) or tried
     told = ""
-    for way in ways(full):
-        if paused is not None and way.batch > paused.progress.batch:
-            continue
-        if paused is not None and way.batch < paused.progress.batch:
-            work = replace(work, paused=None)  # other batches make other steps: begin anew
+    for part, way in tried:
+        one = work
+        if part != named:
+            one = _at_rate(work, rate_of(work.candidate, part) / rate_of(work.candidate, named))
+            if way == ways(full)[0]:
+                text = f"{work.spec.candidate}: of the tower only {part.words} is trained, for want of memory"
+                work.sink(Notice(text=text))
+        if paused is not None and (part, way.batch) != at:
+            one = replace(one, paused=None)  # other batches make other steps: begin anew
         try:
-            return train(work, head, way=way)
+            return _steadily(one, head, part=part, way=way)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -75,8 +93,26 @@ def _fitting(work: Work, head: MethodOutcome) -> MethodOutcome:
         release_memory(work.device)
     raise TrialOutOfMemory(
         f"Fine-tuning {work.spec.candidate} does not fit into the memory of {work.device}: free memory or leave it "
-        f"out, but got batches of {full} images down to 1: {told}"
+        f"out, but got batches of {full} images down to 1, and of the tower no more than its projection: {told}"
     )
+
+
+def _at_rate(work: Work, factor: float) -> Work:
+    settings = {**work.spec.settings, "learning_rate": factor * work.spec.settings["learning_rate"]}
+    return replace(work, spec=replace(work.spec, settings=settings))
+
+
+def _steadily(work: Work, head: MethodOutcome, *, part: Part, way: Way) -> MethodOutcome:
+    """Train; where the first steps unlearn what the head knew, begin again at a third of the rate, and of that."""
+    for _ in range(_GENTLER):
+        try:
+            return train(work, head, part=part, way=way)
+        except Collapse as collapse:
+            work = replace(_at_rate(work, 1 / 3), paused=None)
+            rate = work.spec.settings["learning_rate"]
+            text = f"{work.spec.candidate}: {collapse}; training begins again at a third of the rate, {rate:.2g}"
+            work.sink(Notice(text=text))
+    return train(work, head, part=part, way=way, watched=False)
 
 
 def batch_size(images: int, device: torch.device) -> int:
@@ -102,8 +138,10 @@ class _Training:
     tuner: Tuner
     images: ImageSet
     val: ImageSet
+    part: Part
     way: Way
     shuffle: torch.Generator
+    watched: bool
 
     def begin(self) -> tuple[Kept, float, float]:
         """What there is so far, the metric of the start, and seconds an image."""
@@ -139,12 +177,15 @@ class _Training:
         reserve = per_image * (len(self.val) + len(work.splits.test)) + _MARGIN
         callback = EpochReport(kept=kept, hook=work.hook, deadline=work.deadline, reserve=reserve, save=save)
         few, _ = self.images.batch(torch.arange(min(TRIED, len(self.images))))
+        callbacks: list[pl.Callback] = [callback]
         bfloat16 = tunes_in_bfloat16(tuner.model, tuner.model.normalise(few))
+        if self.watched and not kept.curve:
+            callbacks.append(CollapseWatch(classes=work.task.n_classes))
         tuner.train()
         self._check_memory(few, bfloat16=bfloat16)
         with measured_threads(device) as threads:
             trainer = make_trainer(
-                epochs=work.spec.epochs - len(kept.curve), callbacks=[callback, BatchTimes(threads)], device=device,
+                epochs=work.spec.epochs - len(kept.curve), callbacks=[*callbacks, BatchTimes(threads)], device=device,
                 accumulate=self.way.accumulate, bfloat16=bfloat16, folder=work.workdir,
             )  # fmt: skip
             trainer.fit(
@@ -170,7 +211,7 @@ class _Training:
         recomputing = held(recomputes=True) if way.recomputes else None
         plain = held(recomputes=False)
         recompute(tuner.visual, way.recomputes)
-        weights = sum(each.numel() for each in (*tuner.visual.parameters(), *tuner.head.parameters()))
+        weights = sum(each.numel() for each in tuner.parameters() if each.requires_grad)
         needed = bytes_needed(way, plain=plain, recomputing=recomputing or plain, weights=weights)
         free = free_memory(device)
         if needed > free:
@@ -192,6 +233,7 @@ class _Training:
                 start=start,
                 steps=tuner.steps_done,
                 batch=self.way.batch,
+                part=self.part,
                 seconds=0.0,
             ),
             module=tuner.state_dict(),
@@ -210,19 +252,23 @@ class _Training:
         return torch.cat(outputs)
 
 
-def train(work: Work, head: MethodOutcome, *, way: Way) -> MethodOutcome:
+def train(work: Work, head: MethodOutcome, *, part: Part, way: Way, watched: bool = True) -> MethodOutcome:
     """Train a freshly loaded model and return what the last epoch left.
 
     Args:
         work: the trial; ``paused`` needs the same batch. Training stops early enough to measure both other splits.
         head: what the head begins with.
+        part: of the tower that is trained.
         way: how batches pass through the tower.
+        watched: whether the first steps may end it.
 
     Raises:
+        Collapse: they unlearn what the head knew.
         MemoryError: the free memory does not suffice for it.
     """
-    training = _loaded(work, head, way=way)
     with torch.random.fork_rng(), quiet_lightning():
+        torch.manual_seed(work.spec.seed)  # matrices of low rank
+        training = _loaded(work, head, part=part, way=way, watched=watched)
         torch.manual_seed(work.spec.seed)  # dropout and the like
         kept, start, per_image = training.begin()
         if len(kept.curve) < work.spec.epochs:
@@ -230,7 +276,7 @@ def train(work: Work, head: MethodOutcome, *, way: Way) -> MethodOutcome:
     return _outcome(training, kept, start=head.start)
 
 
-def _loaded(work: Work, head: MethodOutcome, *, way: Way) -> _Training:
+def _loaded(work: Work, head: MethodOutcome, *, part: Part, way: Way, watched: bool) -> _Training:
     spec, splits, view = work.spec, work.splits, work.candidate.view
     assert head.checkpoint is not None  # noqa: S101 - both ways to begin have one
     begin = head.checkpoint
@@ -242,20 +288,29 @@ def _loaded(work: Work, head: MethodOutcome, *, way: Way) -> _Training:
         torch.from_numpy(begin.bias).to(model.device),
         scale=begin.scale,
     )
+    few, _ = images.batch(torch.arange(1))
+    trainable = choose(
+        model.visual, part, run=lambda: model.embed(model.normalise(few)), shots=len(images) / work.task.n_classes
+    )
     steps = spec.epochs * math.ceil(math.ceil(len(images) / way.batch) / way.accumulate)
     return _Training(
         work=work,
-        tuner=Tuner(model=model, head=layer, spec=spec, metric=work.task.metric, steps=steps),
+        tuner=Tuner(
+            model=model, trainable=trainable, head=layer, spec=spec, metric=work.task.metric, steps=steps
+        ),
         images=images,
         val=val,
+        part=part,
         way=way,
         shuffle=torch.Generator().manual_seed(spec.seed),
-    )
+        watched=watched,
+    )  # fmt: skip
 
 
 def _outcome(training: _Training, kept: Kept, *, start: float | None) -> MethodOutcome:
     """What the trained tower says of both other splits, unless it was pruned."""
     work, tuner, layer = training.work, training.tuner, training.tuner.head
+    merge(tuner.visual)
     of_val, of_test, test = kept.of_val, None, None
     if kept.ending is not Ending.PRUNED:
         if of_val is None:

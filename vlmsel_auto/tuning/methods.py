@@ -7,20 +7,17 @@ module imports no torch.
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from vlmsel_auto.errors import InputError
-from vlmsel_auto.planning.method import Method, Trains
+from vlmsel_auto.planning.method import Method, Part, Trains
 from vlmsel_auto.planning.space import EPOCHS, EPOCHS_FACTOR, Range
 from vlmsel_auto.records import Candidate
+from vlmsel_auto.tuning.recipes import rate_of, recipe_of
 
-LARGE_TOWER: Final = 20_000_000  # parameters of both towers; above it the rates of real pretrained models apply
-_HUGE_TOWER: Final = 500_000_000
-_RATES: Final = {"vit": 3e-4, "resnet": 7e-4, "convnext": 7e-4, "efficientnet": 1e-3}  # small models, all blocks
-_OTHER_RATE: Final = 5e-4
-_LARGE_RATE: Final = 1e-5  # the usual range of full CLIP fine-tuning is 1e-6 to 1e-4
-_HUGE_RATE: Final = 5e-6
 _EPOCHS: Final = 25  # of a default trial of a tower (benchmarks/tuning/fits_worth.py)
 _FEWEST_EPOCHS: Final = 3
 _MOST_SHOWN: Final = 12_500  # images, repeats counted: more of them are shown less often
@@ -31,18 +28,22 @@ def _no_settings(candidate: Candidate, train_images: int, images_per_trial: int 
     return {}
 
 
-def _finetune_ranges(candidate: Candidate, train_images: int, images_per_trial: int | None) -> Mapping[str, Range]:
-    size = candidate.params if candidate.params is not None else LARGE_TOWER  # unknown: rather too gentle
-    rate = _RATES.get(candidate.family, _OTHER_RATE)
-    if size >= LARGE_TOWER:
-        rate = _HUGE_RATE if size >= _HUGE_TOWER else _LARGE_RATE
+def _tower_ranges(
+    candidate: Candidate, train_images: int, images_per_trial: int | None, *, part: Part | None = None
+) -> Mapping[str, Range]:
     shown = _MOST_SHOWN if images_per_trial is None else images_per_trial
     return {
-        "learning_rate": Range.around(rate, 6.0),
+        "learning_rate": Range.around(rate_of(candidate, part or recipe_of(candidate).trains), 6.0),
         "weight_decay": Range(low=2.5e-3, high=1.0, log=True),
         "augmentation": Range(low=0.0, high=0.8),
         EPOCHS: Range.around(min(_EPOCHS, max(_FEWEST_EPOCHS, round(shown / train_images))), EPOCHS_FACTOR),
     }
+
+
+def _of_part(name: str, label: str, part: Part, *, step_cost: float) -> Method:
+    """A row that trains this part of every tower; a search takes it where it is named."""
+    ranges = functools.partial(_tower_ranges, part=part)
+    return replace(FINETUNE, name=name, label=label, ranges=ranges, step_cost=step_cost, part=part)
 
 
 ZERO_SHOT: Final = Method(
@@ -64,13 +65,19 @@ FINETUNE: Final = Method(
     label="fine-tuning",
     module="vlmsel_auto.tuning.finetune",
     trains=Trains.TOWER,
-    ranges=_finetune_ranges,
+    ranges=_tower_ranges,
     settings=("learning_rate", "weight_decay", "augmentation", EPOCHS),
     # mean of near and far targets, where towers lose 4.9 and gain 2.5 points on their heads:
     # benchmarks/tuning/fits_worth.py
     gain=-0.012,
 )
-METHODS: Final = (ZERO_SHOT, PROBE, FINETUNE)
+USUAL: Final = (ZERO_SHOT, PROBE, FINETUNE)  # of a search that names none
+METHODS: Final = (
+    *USUAL,
+    _of_part("lora", "LoRA", Part.LOW_RANK, step_cost=3.0),
+    _of_part("last_blocks", "last blocks", Part.LAST_BLOCKS, step_cost=1.6),
+    _of_part("projection", "projection", Part.PROJECTION, step_cost=1.2),
+)
 _BY_NAME: Final = {each.name: each for each in METHODS}
 
 

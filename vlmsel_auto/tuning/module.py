@@ -21,6 +21,7 @@ from vlmsel_auto.records import Metric, TrialSpec
 from vlmsel_auto.tuning.augment import augment
 from vlmsel_auto.tuning.data import Batch, Measured, measure
 from vlmsel_auto.tuning.paused import Paused
+from vlmsel_auto.tuning.trainable import Trainable
 from vlmsel_auto.tuning.work import Deadline, Ending, EpochHook
 
 VALIDATION = "validation"  # name of the logged metric
@@ -51,19 +52,30 @@ class Head(nn.Module):
 
 
 class Tuner(pl.LightningModule):
-    """Tower and head with their loss and optimiser."""
+    """Tower and head with their loss and optimiser.
+
+    Args:
+        model: the tower, which takes gradients where it is trained.
+        trainable: its weights that are trained.
+        head: beside it.
+        spec: the trial.
+        metric: of the task.
+        steps: of the optimiser, in all.
+    """
 
     def __init__(
         self,
         *,
         model: LoadedModel,
+        trainable: Trainable,
         head: Head,
         spec: TrialSpec,
         metric: Metric,
         steps: int,
     ) -> None:
         super().__init__()
-        self.visual = model.visual.requires_grad_(True)
+        self.visual = model.visual
+        self._trainable = trainable
         self.head = head
         self.model = model
         self._spec = spec
@@ -108,7 +120,7 @@ class Tuner(pl.LightningModule):
         loss = functional.cross_entropy(self(pixels), labels, label_smoothing=_SMOOTHING)
         self.train_loss += loss.detach() * len(labels)
         self._seen += len(labels)
-        return loss
+        return loss + self._trainable.penalty(self.visual)
 
     @property
     def mean_loss(self) -> float:
@@ -131,11 +143,13 @@ class Tuner(pl.LightningModule):
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[Mapping[str, object]]]:  # type: ignore[override] # a narrower form of Lightning's union
         """AdamW, no decay on vectors (norms, biases), cosine schedule with warm-up, stepped every batch."""
         rate, decay = self._spec.settings["learning_rate"], self._spec.settings["weight_decay"]
-        tower = list(self.visual.parameters())
         head_rate = max(rate, _HEAD_RATE)
+        tower: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, share in self._trainable.shares.items():
+            weight = self.visual.get_parameter(name)
+            tower.setdefault((share * rate, decay if weight.ndim > 1 else 0.0), []).append(weight)
         groups = [
-            {"params": [each for each in tower if each.ndim > 1], "weight_decay": decay, "lr": rate},
-            {"params": [each for each in tower if each.ndim <= 1], "weight_decay": 0.0, "lr": rate},
+            *({"params": each, "weight_decay": decays, "lr": at} for (at, decays), each in tower.items()),
             {"params": [self.head.change], "weight_decay": decay, "lr": head_rate},
             {"params": [self.head.bias], "weight_decay": 0.0, "lr": head_rate},
         ]

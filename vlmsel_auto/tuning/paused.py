@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from vlmsel_auto.cache import digest
 from vlmsel_auto.errors import InputError, TrialUnavailable
+from vlmsel_auto.planning.method import Part
 from vlmsel_auto.recordjson import decode, encode
 from vlmsel_auto.tuning.checkpoints import Tensors, apart, digest_of, save_tensors, trial_dir
 
@@ -34,6 +35,7 @@ class Progress:
     start: float  # validation metric before training
     steps: int  # optimiser steps done
     batch: int  # images that a step sees at once
+    part: Part  # of the tower that is trained
     seconds: float  # spent until here, also by the trials that this one continues
 
 

@@ -22,7 +22,7 @@ from vlmsel_auto.process import is_disk_error
 from vlmsel_auto.records import Candidate, Task, TrialOrigin, TrialResult, TrialSpec, TrialState
 from vlmsel_auto.tuning.checkpoints import save_weights
 from vlmsel_auto.tuning.data import splits
-from vlmsel_auto.tuning.methods import METHODS, method_of, methods_of
+from vlmsel_auto.tuning.methods import USUAL, method_of, methods_of
 from vlmsel_auto.tuning.paused import Paused, drop_paused, load_paused, save_paused
 from vlmsel_auto.tuning.work import (
     NOTHING,
@@ -90,7 +90,7 @@ class TrialRunner:
     load: Loader  # onto ``device``, anew for every trial; picklable for workers
     store: Store  # of embeddings
     workdir: Path  # trials are in ``trials/NNNN/``
-    method_names: Sequence[str] | None = None  # rows of `tuning.methods`; None: all
+    method_names: Sequence[str] | None = None  # rows of `tuning.methods`; None: the usual ones
     device: torch.device = _CPU
     train_shots: int | None = None  # at most so many training images a class; None takes the whole training split
     images_per_trial: int | None = None  # that a default trial of a tower sees, repeats counted; None: by their number
@@ -111,7 +111,7 @@ class TrialRunner:
     @cached_property
     def methods(self) -> Mapping[str, Method]:
         """By name."""
-        rows = METHODS if self.method_names is None else methods_of(self.method_names)
+        rows = USUAL if self.method_names is None else methods_of(self.method_names)
         return {each.name: each for each in rows}
 
     @cached_property
