@@ -1,10 +1,10 @@
 """QUESTION: What do the parts of a tower that can be trained reach, and what memory and time do they take?
 
 PAGE: docs/results/tuning.md
-RESULT: benchmarks/results/parts.json
+RESULT: none
 
     python -m benchmarks.tuning.fresh_targets TASKS --out TARGETS --train 16 --seed 5 --only ...
-    python -m benchmarks.tuning.parts TARGETS --records RECORDS --write benchmarks/results/parts.json
+    python -m benchmarks.tuning.parts TARGETS --records RECORDS --write ...
     python -m benchmarks.tuning.parts TARGETS --records RECORDS --quick
     python -m benchmarks.tuning.parts --towers ViT-B-32,RN50 --records RECORDS --write ...
 

@@ -92,7 +92,7 @@ def test_the_page_shows_the_images_and_stays_small():
     page = html_page.html(make_report(mistakes=found))
     assert page.count('src="data:image/jpeg;base64,') == 2 * SHOWN
     assert len(page.encode()) < 3_000_000
-    assert page.count("<svg ") == 4 + 3
+    assert page.count("<svg ") == 3 + 3
     assert "img-src data:" in page
     images = re.findall(r'<img src="data:[^"]*" width="96" height="96" alt="([^"]+)">', page)
     assert len(images) == 2 * SHOWN

@@ -132,7 +132,7 @@ def test_where_memory_runs_out_a_lighter_way_is_taken(tune: Tune, monkeypatch: p
     tried.clear()
     assert tune(spec(epochs=1), sink=heard.append).state == "complete"
     assert tried[-2:] == [(Part.TOWER, Way(batch=1, accumulate=8, recomputes=True)), (Part.LOW_RANK, Way(batch=8))]
-    assert heard[-2:][0].text == f"{NAME}: of the tower only low rank is trained, for want of memory"
+    assert heard[-2:][0].text == f"{NAME}: for want of memory only this is trained: matrices of low rank"
 
     for text, kind in (
         ("DefaultCPUAllocator: can't allocate memory", TrialOutOfMemory),

@@ -22,14 +22,9 @@ class Part(enum.StrEnum):
     """What of a visual tower is trained, from what takes most memory to what takes least."""
 
     TOWER = "tower"
-    LOW_RANK = "low_rank"  # matrices added to those of the attention
-    LAST_BLOCKS = "last_blocks"
-    PROJECTION = "projection"  # what follows the last block
-
-    @property
-    def words(self) -> str:
-        """As people read it."""
-        return self.replace("_", " ")
+    LOW_RANK = "matrices of low rank"  # added to those of the attention
+    LAST_BLOCKS = "last blocks"
+    PROJECTION = "what follows the last block"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

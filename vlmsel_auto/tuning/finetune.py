@@ -80,7 +80,7 @@ def _fitting(work: Work, head: MethodOutcome) -> MethodOutcome:
         if part != named:
             one = _at_rate(work, rate_of(work.candidate, part) / rate_of(work.candidate, named))
             if way == ways(full)[0]:
-                text = f"{work.spec.candidate}: of the tower only {part.words} is trained, for want of memory"
+                text = f"{work.spec.candidate}: for want of memory only this is trained: {part}"
                 work.sink(Notice(text=text))
         if paused is not None and (part, way.batch) != at:
             one = replace(one, paused=None)  # other batches make other steps: begin anew
