@@ -65,7 +65,7 @@ def _shallow_timm(depth: int, stages: int) -> Iterator[None]:
         timm_model.timm.create_model = original
 
 
-def _build(name: str, depth: int | None) -> nn.Module:
+def build(name: str, depth: int | None) -> nn.Module:
     """Visual tower of ``name`` with random weights, cut to ``depth`` blocks a stage (None: whole)."""
     config = open_clip.get_model_config(name)
     vision = CLIPVisionCfg(**{**config["vision_cfg"], "timm_model_pretrained": False})
@@ -89,7 +89,7 @@ def _stages(names: Sequence[str]) -> int:
     return len(found) or 4
 
 
-def _liven(tower: nn.Module) -> nn.Module:
+def liven(tower: nn.Module) -> nn.Module:
     """Biases away from zero, as training leaves them: normalisation layers are singular at an all-zero input."""
     for name, value in tower.named_parameters():
         if value.ndim == 1:
@@ -97,7 +97,8 @@ def _liven(tower: nn.Module) -> nn.Module:
     return tower
 
 
-def _side(name: str) -> int:
+def side_of(name: str) -> int:
+    """Pixels of the images that the tower of an architecture takes."""
     size = open_clip.get_model_config(name)["vision_cfg"].get("image_size", 224)
     return int(size if isinstance(size, int) else size[0])
 
@@ -115,11 +116,11 @@ def count(name: str) -> Line:
     }
     try:
         with torch.device("meta"):
-            whole = _build(name, None)
+            whole = build(name, None)
         line["parameters"] = sum(p.numel() for p in whole.parameters())
         line["blocks"] = len(find_blocks(whole))
     except Exception as error:  # noqa: BLE001 - the table says why, whatever it was
-        line["note"] = _reason(error)
+        line["note"] = reason_of(error)
     return line
 
 
@@ -130,12 +131,12 @@ def sweep(line: Line) -> Line:
     found: Line = {"note": "", "engine": ENGINE}
     try:
         torch.manual_seed(0)
-        tower = _build(name, 2 if size > LARGE else None)
-        side = _side(name)
+        tower = build(name, 2 if size > LARGE else None)
+        side = side_of(name)
         image = nn.functional.interpolate(torch.randn(1, 3, 8, 8), size=(side, side), mode="bicubic")
         text = nn.functional.normalize(torch.randn(8, open_clip.get_model_config(name)["embed_dim"]), dim=-1)
         scalar = make_scalar("margin", text_features=text, logit_scale=100.0)
-        result = conductance(_liven(tower), image, scalar=scalar, error=WANTED, max_points=MOST)
+        result = conductance(liven(tower), image, scalar=scalar, error=WANTED, max_points=MOST)
         gap = result.completeness_error[0] * abs(result.total[0])
         found["swept"] = len(result.blocks)
         found["rule"] = f"{result.integrator} {result.points[0]}"
@@ -143,16 +144,18 @@ def sweep(line: Line) -> Line:
         found["gap"] = float((gap / result.activity[0]).max())
         found["net"] = float(abs(result.total[0]) / result.activity[0].mean())
     except Exception as error:  # noqa: BLE001 - the table says why, whatever it was
-        found["note"] = _reason(error)
+        found["note"] = reason_of(error)
     found["seconds"] = round(time.perf_counter() - began, 1)
     return {**line, **found}
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Type and first line of what went wrong."""
     return f"{type(error).__name__}: {(str(error) or '-').splitlines()[0][:160]}"
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
+    """Equal for architectures with the same visual tower."""
     config = open_clip.get_model_config(name)
     return json.dumps([config["embed_dim"], config["vision_cfg"], config.get("quick_gelu", False)], sort_keys=True)
 
@@ -216,7 +219,7 @@ def main() -> None:
     if options.keep is not None and options.keep.exists():
         known = json.loads(options.keep.read_text("utf-8"))
     for name in names:
-        known.setdefault(_key(name), count(name) if _key(name) not in known else {})
+        known.setdefault(key_of(name), count(name) if key_of(name) not in known else {})
     # those never swept come first, and small ones among them
     for key in sorted(known, key=lambda k: ("seconds" in known[k], float(known[k]["parameters"] or 0))):
         if known[key].get("engine") != ENGINE and known[key]["blocks"] is not None:
@@ -225,8 +228,8 @@ def main() -> None:
             if options.keep is not None:
                 options.keep.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
             if options.write is not None:  # also what is done so far: the rest takes long
-                options.write.write_text(table([{**known[_key(n)], "arch": n} for n in names]), "utf-8")
-    lines = [{**known[_key(name)], "arch": name} for name in names]
+                options.write.write_text(table([{**known[key_of(n)], "arch": n} for n in names]), "utf-8")
+    lines = [{**known[key_of(name)], "arch": name} for name in names]
     if options.write is not None:
         options.write.write_text(table(lines), "utf-8")
     swept = [line for line in lines if line["error"] is not None]
