@@ -36,7 +36,7 @@ def main(folder: str, n_trials: int, wanted: str) -> None:
         task = load_task(Path(folder), views=views, workdir=Path(scratch))
 
         def objective(trial: optuna.Trial) -> float:
-            chosen = by_id[prior.names[trial.suggest_int("candidate", 0, len(prior.names) - 1)]]
+            chosen = by_id[trial.suggest_categorical("candidate", prior.names)]
             strength = trial.suggest_float("C", 1e-2, 1e3, log=True)
             model = zoo.load(chosen, text=False)
 
@@ -51,7 +51,7 @@ def main(folder: str, n_trials: int, wanted: str) -> None:
 
         study.optimize(objective, n_trials=n_trials)
     best = study.best_trial
-    print(f"best: {prior.names[best.params['candidate']]}, validation {best.value:.3f}, in trial {best.number}")
+    print(f"best: {best.params['candidate']}, validation {best.value:.3f}, in trial {best.number}")
 
 
 if __name__ == "__main__":

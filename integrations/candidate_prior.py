@@ -9,8 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-import numpy as np
-
 from vlmsel_auto.planning.trial_posterior import Observation, TrialPrior, acquisition, trial_posterior, trial_prior
 from vlmsel_auto.ranks import simulate_ranks
 from vlmsel_auto.records import Candidate, FloatArray, Ranking
@@ -66,40 +64,9 @@ class CandidatePrior:
             raise ValueError(f"the ranking must have some of {belief.candidates!r}, but got one of {ranking.order!r}")
         return cls(belief=belief, parameter=parameter, unit=unit, settings=dict(settings or {}))
 
-    @classmethod
-    def of_scores(
-        cls,
-        scores: Mapping[str, float],
-        *,
-        sd: float,
-        parameter: str = "candidate",
-        unit: float = 1.0,
-        settings: Mapping[str, Value] | None = None,
-    ) -> CandidatePrior:
-        """From any scores of at least two candidates, such as their accuracies on another task.
-
-        Args:
-            scores: by candidate, larger is better; only differences count, and only against their own spread.
-            sd: how unsure they are, in standard deviations of the scores: 0.5 is a good prior, 2 next to none.
-            parameter: as for `of`.
-            unit: as for `of`.
-            settings: as for `of`.
-
-        Raises:
-            ValueError: fewer than two scores, one that is not finite, or a unit or sd that is not positive.
-        """
-        values = np.array(list(scores.values()), dtype=np.float64)
-        if len(values) < 2 or not np.isfinite(values).all():  # noqa: PLR2004 - one score has no spread
-            raise ValueError(f"scores must be finite, of two candidates or more, but got {dict(scores)!r}")
-        if not sd > 0:
-            raise ValueError(f"sd must be positive, but got {sd!r}")
-        mean = (values - values.mean()) / (values.std() or 1.0)
-        belief = TrialPrior(candidates=tuple(scores), mean=mean, cov=sd**2 * np.eye(len(values)))
-        return cls(belief=belief, parameter=parameter, unit=unit, settings=dict(settings or {}))
-
     @property
     def names(self) -> tuple[str, ...]:
-        """Candidate ids, in the order of the index by which studies may suggest them."""
+        """Candidate ids."""
         return self.belief.candidates
 
     def handicaps(self, most: float) -> FloatArray:

@@ -3,11 +3,8 @@
     prior = CandidatePrior.of(ranking, candidates=candidates)
     study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior), pruner=PriorPruner(prior))
 
-The objective suggests the candidate as ``trial.suggest_int("candidate", 0, len(prior.names) - 1)`` (an index into
-``prior.names``), or as ``suggest_categorical("candidate", prior.names)``: samplers that see an order in integers, as
-TPE does, learn faster from names, but a study's names cannot change later. What indices mean stands in the study's user
-attribute ``vlmsel:candidates``; a prior that counts otherwise is refused. State lives in the study alone, so any
-storage, several workers and resumed studies work.
+The objective suggests the candidate as ``trial.suggest_categorical("candidate", prior.names)``. State lives in the
+study alone, so any storage, several workers and resumed studies work.
 """
 
 from __future__ import annotations
@@ -15,14 +12,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.pruners import BasePruner, MedianPruner
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from .candidate_prior import CandidatePrior, Tried, due
-from .optuna_candidates import allowed_names, name_in, value_of
 from .optuna_sampler import Params, ProposingSampler, begun_trials, holds, minimises, value_in
 
 __all__ = ["CandidatePrior", "PriorPruner", "PriorSampler"]
@@ -55,26 +51,44 @@ class PriorSampler(ProposingSampler):
         """The candidate that should have its first trial now, with the prior's settings; nothing where none should.
 
         Raises:
-            ValueError: by `allowed_names`.
+            ValueError: the parameter that names candidates is of another kind, or names none of the prior's.
         """
         prior, name = self._prior, self._prior.parameter
         if not kinds.keys() & {name, *prior.settings}:
             return {}
         kind = kinds.get(name, _latest_kind(study, name))
-        allowed = prior.names if kind is None else allowed_names(study, prior, kind)
+        allowed = prior.names if kind is None else _allowed(prior, kind)
         new = due(prior, self._tried(study, but=trial), allowed=allowed, minimise=minimises(study))
-        if new is None or name_in(prior, trial) not in {None, new}:
+        if new is None or _name_in(prior, trial) not in {None, new}:
             return {}
-        mine: dict[str, object] = {} if kind is None else {name: value_of(prior, new, kind)}
+        mine: dict[str, object] = {} if kind is None else {name: new}
         return mine | {key: each for key, each in prior.settings.items() if key not in kinds or holds(kinds[key], each)}
 
     def _tried(self, study: Study, *, but: FrozenTrial) -> list[Tried]:
-        named = ((name_in(self._prior, each), each) for each in begun_trials(study, but=but))
+        named = ((_name_in(self._prior, each), each) for each in begun_trials(study, but=but))
         return [
             Tried(candidate=name, value=value_in(each), failed=each.state == TrialState.FAIL)
             for name, each in named
             if name is not None
         ]
+
+
+def _name_in(prior: CandidatePrior, trial: FrozenTrial) -> str | None:
+    """The candidate of a trial; None: none of the prior's."""
+    name = trial.params.get(prior.parameter)
+    return name if name in prior.names else None
+
+
+def _allowed(prior: CandidatePrior, kind: BaseDistribution) -> list[str]:
+    """Candidates that the study may choose."""
+    if not isinstance(kind, CategoricalDistribution):
+        raise ValueError(  # noqa: TRY004 - a distribution of the wrong kind is a wrong value here
+            f"The parameter {prior.parameter!r} must be categorical, the names of candidates, but got {kind!r}"
+        )
+    allowed = [name for name in prior.names if name in kind.choices]
+    if not allowed:
+        raise ValueError(f"No choice of {prior.parameter!r} is a candidate of the prior, but got {kind!r}")
+    return allowed
 
 
 def _latest_kind(study: Study, name: str) -> BaseDistribution | None:
@@ -99,7 +113,7 @@ class PriorPruner(BasePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial should end."""
-        name = name_in(self._prior, trial)
+        name = _name_in(self._prior, trial)
         if name is None:
             return self._pruner.prune(study, trial)
         shift = (-1 if minimises(study) else 1) * float(self._handicaps[name])

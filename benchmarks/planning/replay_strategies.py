@@ -108,7 +108,7 @@ def _search(scene: Scene, *, sampler: BaseSampler, models: list[int] | None = No
     study = optuna.create_study(direction="maximize", sampler=sampler)
     at, until = scene.usual_setting()
     for place in range(len(shown) if queued else 0):
-        study.enqueue_trial({"model": place, "rate": at, "epoch": until})
+        study.enqueue_trial({"model": scene.table.models[shown[place]], "rate": at, "epoch": until})
     return _path(study, scene, shown)
 
 
@@ -117,7 +117,8 @@ def _path(study: optuna.Study, scene: Scene, shown: list[int]) -> list[int]:
     table, path = scene.table, []
 
     def objective(trial: optuna.Trial) -> float:
-        model = shown[trial.suggest_categorical("model", list(range(len(shown))))]
+        name = trial.suggest_categorical("model", [table.models[model] for model in shown])
+        model = table.models.index(name)
         rate = trial.suggest_int("rate", 0, len(table.rates) - 1)
         epoch = trial.suggest_int("epoch", 0, len(table.epochs) - 1)
         path.append(table.arm(model, rate, epoch))

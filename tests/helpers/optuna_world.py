@@ -27,6 +27,6 @@ def prior(
 
 
 def objective(trial: optuna.Trial) -> float:
-    index = trial.suggest_int("candidate", 0, len(NAMES) - 1)
+    name = trial.suggest_categorical("candidate", NAMES)
     rate = trial.suggest_float("rate", 1e-5, 1e-1, log=True)
-    return float(TRUTH[index]) - 0.01 * abs(np.log10(rate) + 3)
+    return float(TRUTH[NAMES.index(name)]) - 0.01 * abs(np.log10(rate) + 3)

@@ -82,13 +82,6 @@ def test_others_may_choose_every_second_time_once_nothing_better_was_found():
     assert found == [True, True, True, False, True, False]
 
 
-def test_scores_of_any_unit_make_a_prior():
-    first = CandidatePrior.of_scores({"a": 71.0, "b": 80.0, "c": 78.0}, sd=0.5)
-    second = CandidatePrior.of_scores({"a": 0.71, "b": 0.80, "c": 0.78}, sd=0.5)
-    np.testing.assert_allclose(first.belief.mean, second.belief.mean)
-    assert first.names[int(first.belief.mean.argmax())] == "b"
-
-
 def test_a_ranking_of_other_candidates_is_refused():
     lines = [
         RankedCandidate(candidate=name, score=1.0, sd=0.5, prior=None, evidence=None, p_best=0.5, p_top5=1.0,
@@ -99,10 +92,3 @@ def test_a_ranking_of_other_candidates_is_refused():
     assert some.names[int(some.belief.mean.argmax())] == "model-b"
     with pytest.raises(ValueError, match=r"must have some of \('model-a', .*but got one of \('of another run',\)"):
         CandidatePrior.of(Ranking(task="t", ranked=tuple(lines[1:])), candidates=candidates())
-
-
-def test_refusals():
-    with pytest.raises(ValueError, match="two candidates or more, but got"):
-        CandidatePrior.of_scores({"a": 1.0}, sd=0.5)
-    with pytest.raises(ValueError, match="sd must be positive"):
-        CandidatePrior.of_scores({"a": 1.0, "b": 2.0}, sd=0.0)

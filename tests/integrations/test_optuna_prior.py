@@ -14,7 +14,9 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveS
 from optuna.trial import FrozenTrial
 
 from helpers.optuna_world import NAMES, TRUTH, objective, prior
-from vlmsel_auto.integrations.optuna_prior import CandidatePrior, PriorPruner, PriorSampler
+from vlmsel_auto.integrations.optuna_prior import PriorPruner, PriorSampler
+
+BEST = "model-c"
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +48,8 @@ def test_two_lines_give_a_head_start() -> None:
         direction="maximize", sampler=PriorSampler(belief, TPESampler(seed=0)), pruner=PriorPruner(belief)
     )
     study.optimize(objective, n_trials=10)
-    assert study.trials[0].params == {"candidate": 2, "rate": 1e-3}
-    assert study.best_trial.params["candidate"] == 2
+    assert study.trials[0].params == {"candidate": BEST, "rate": 1e-3}
+    assert study.best_trial.params["candidate"] == BEST
 
 
 @pytest.mark.parametrize("first", ["rate", "candidate"])
@@ -55,7 +57,7 @@ def test_a_study_without_a_queue_begins_with_the_settings_too(first: str) -> Non
     def conditional(trial: optuna.Trial) -> float:
         rate = trial.suggest_float("rate", 1e-5, 1e-1, log=True) if first == "rate" else None
         value = objective(trial)
-        if trial.params["candidate"] != 2:  # a later trial is the first that has it
+        if trial.params["candidate"] != BEST:  # a later trial is the first that has it
             trial.suggest_float("decay", 0.0, 1.0)
         trial.suggest_int("epochs", 1, 9, step=2)  # the setting is none of its values
         assert rate in (None, trial.params["rate"])
@@ -65,7 +67,7 @@ def test_a_study_without_a_queue_begins_with_the_settings_too(first: str) -> Non
     study = optuna.create_study(direction="maximize", sampler=PriorSampler(flat, RandomSampler(seed=0)))
     study.optimize(conditional, n_trials=2)
     assert [each.params["rate"] for each in study.trials] == [1e-3, 1e-3]
-    assert study.trials[0].params["candidate"] == 2
+    assert study.trials[0].params["candidate"] == BEST
     assert study.trials[1].params["decay"] == 0.125
 
 
@@ -75,7 +77,7 @@ def test_every_candidate_is_the_priors_choice_once_at_most() -> None:
     study.optimize(objective, n_trials=40)
     mine = [each.params["candidate"] for each in study.trials if each.params["rate"] == 1e-3]
     assert len(mine) == len(set(mine)) >= 4
-    first = next(each.number for each in study.trials if each.params["candidate"] == 2)
+    first = next(each.number for each in study.trials if each.params["candidate"] == BEST)
     assert first < len(NAMES) + 3
 
 
@@ -87,9 +89,9 @@ def test_a_failed_first_trial_may_come_again() -> None:
     belief = prior(settings={"rate": 1e-3})
     study = optuna.create_study(direction="maximize", sampler=PriorSampler(belief, RandomSampler(seed=0)))
     study.optimize(fails_once, n_trials=12)
-    assert study.trials[0].params["candidate"] == 2
+    assert study.trials[0].params["candidate"] == BEST
     assert study.trials[0].state == optuna.trial.TrialState.FAIL
-    assert {"candidate": 2, "rate": 1e-3} in [each.params for each in study.trials[1:]]
+    assert {"candidate": BEST, "rate": 1e-3} in [each.params for each in study.trials[1:]]
 
 
 def test_a_wrong_prior_is_overcome() -> None:
@@ -98,7 +100,7 @@ def test_a_wrong_prior_is_overcome() -> None:
         sampler = plain if scores is None else PriorSampler(prior(scores, settings={"rate": 1e-3}), plain)
         study = optuna.create_study(direction="maximize", sampler=sampler)
         study.optimize(objective, n_trials=30)
-        return next((each.number for each in study.trials if each.params["candidate"] == 2), 30)
+        return next((each.number for each in study.trials if each.params["candidate"] == BEST), 30)
 
     wrong, none = (np.mean([trials_to_the_best(scores, seed) for seed in range(8)]) for scores in (-TRUTH, None))
     right = np.mean([trials_to_the_best(TRUTH, seed) for seed in range(8)])
@@ -110,17 +112,7 @@ def test_minimisation_and_other_units() -> None:
     belief = prior(unit=100.0)
     study = optuna.create_study(direction="minimize", sampler=PriorSampler(belief, RandomSampler(seed=0)))
     study.optimize(lambda trial: -100 * objective(trial), n_trials=12)
-    assert study.best_trial.params["candidate"] == 2
-
-
-def test_categorical_names_work_too() -> None:
-    def by_name(trial: optuna.Trial) -> float:
-        return float(TRUTH[NAMES.index(trial.suggest_categorical("candidate", NAMES))])
-
-    study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior(), TPESampler(seed=0)))
-    study.optimize(by_name, n_trials=6)
-    assert study.trials[0].params["candidate"] == "model-c"
-    assert study.best_trial.params["candidate"] == "model-c"
+    assert study.best_trial.params["candidate"] == BEST
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # of BruteForceSampler
@@ -129,29 +121,29 @@ def test_every_combination_is_tried_once_where_the_wrapped_sampler_does_so(first
     def few(trial: optuna.Trial) -> float:
         if first == "decay":
             trial.suggest_categorical("decay", [0.0, 0.1])
-        index = trial.suggest_int("candidate", 0, len(NAMES) - 1)
-        return float(TRUTH[index]) - trial.suggest_categorical("decay", [0.0, 0.1])
+        name = trial.suggest_categorical("candidate", NAMES)
+        return float(TRUTH[NAMES.index(name)]) - trial.suggest_categorical("decay", [0.0, 0.1])
 
     study = optuna.create_study(direction="maximize", sampler=PriorSampler(prior(), BruteForceSampler(seed=0)))
     study.optimize(few, n_trials=100)
     assert sorted(tuple(sorted(each.params.items())) for each in study.trials) == sorted(
-        (("candidate", place), ("decay", decay)) for place in range(len(NAMES)) for decay in (0.0, 0.1)
+        (("candidate", name), ("decay", decay)) for name in NAMES for decay in (0.0, 0.1)
     )
 
 
 def test_two_objectives_and_constraints() -> None:
     def both(trial: optuna.Trial) -> tuple[float, float]:
         value = objective(trial)
-        trial.set_constraint("memory", 1.0 if trial.params["candidate"] == 2 else -1.0)
-        return value, float(trial.params["candidate"])
+        trial.set_constraint("memory", 1.0 if trial.params["candidate"] == BEST else -1.0)
+        return value, float(NAMES.index(trial.params["candidate"]))
 
     study = optuna.create_study(
         directions=["maximize", "minimize"], sampler=PriorSampler(prior(), RandomSampler(seed=0))
     )
     study.optimize(both, n_trials=12)
     chosen = [each.params["candidate"] for each in study.trials]
-    assert chosen[0] == 2
-    assert chosen.count(2) < 6  # infeasible: tried, but not taken for good
+    assert chosen[0] == BEST
+    assert chosen.count(BEST) < 6  # infeasible: tried, but not taken for good
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal"])
@@ -167,35 +159,7 @@ def test_storages_and_resume(kind: str, tmp_path: Path) -> None:
     again = optuna.load_study(study_name="s", storage=storage(), sampler=PriorSampler(belief))
     again.optimize(objective, n_trials=2)
     assert len(again.trials) == 4
-    assert again.trials[0].params["candidate"] == 2
-
-
-def test_a_prior_that_counts_its_candidates_otherwise_is_refused(tmp_path: Path) -> None:
-    def resume(scores: dict[str, float], *, by_name: bool = False) -> list[str]:
-        belief = CandidatePrior.of_scores(scores, sd=0.5)
-
-        def named(trial: optuna.Trial) -> float:
-            names = ["a", "b", "c"]
-            name = trial.suggest_categorical("candidate", names) if by_name else None
-            return scores[name or belief.names[trial.suggest_int("candidate", 0, len(scores) - 1)]]
-
-        study = optuna.create_study(
-            storage=f"sqlite:///{tmp_path / 'study.db'}",
-            study_name=str(by_name),
-            direction="maximize",
-            sampler=PriorSampler(belief, seed=0),
-            load_if_exists=True,
-        )
-        study.optimize(named, n_trials=2)
-        return study.user_attrs.get("vlmsel:candidates", [])
-
-    assert resume({"a": 0.9, "b": 0.6, "c": 0.5}) == ["a", "b", "c"]
-    assert resume({"a": 0.8, "b": 0.9, "c": 0.5, "d": 0.6}) == ["a", "b", "c", "d"]  # another ranking, one more
-    assert resume({"a": 0.8, "b": 0.9}) == ["a", "b", "c", "d"]
-    with pytest.raises(ValueError, match=r"\['a', 'b', 'c', 'd'\], but got \['b', 'a', 'c'\]"):
-        resume({"b": 0.9, "a": 0.6, "c": 0.5})
-    assert resume({"a": 0.9, "b": 0.6, "c": 0.5}, by_name=True) == []
-    assert resume({"b": 0.9, "a": 0.6, "c": 0.5}, by_name=True) == []  # names say what they mean
+    assert again.trials[0].params["candidate"] == BEST
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -216,7 +180,7 @@ def test_hyperband_and_the_prior_go_together(wrapped: bool) -> None:  # noqa: FB
     )
     study.optimize(reports, n_trials=16)
     mine = [each.params["candidate"] for each in study.trials if each.params["rate"] == 1e-3]
-    assert mine[0] == 7
+    assert mine[0] == NAMES[7]
     assert (len(mine) == len(set(mine))) is wrapped  # a bracket knows nothing of the others
 
 
@@ -260,7 +224,7 @@ def test_two_processes(kind: str, tmp_path: Path) -> None:
     found = study.get_trials()
     assert [each.number for each in found] == list(range(8))
     assert all(each.state == optuna.trial.TrialState.COMPLETE for each in found)
-    assert found[0].params["candidate"] == 2
+    assert found[0].params["candidate"] == BEST
 
 
 def test_two_threads() -> None:
@@ -285,9 +249,9 @@ def test_the_pruner_asks_more_of_weak_candidates() -> None:
     study = optuna.create_study(direction="maximize", pruner=PriorPruner(belief, recorder, handicap=0.05))
     pruned = []
     for index in (2, 5):
-        study.enqueue_trial({"candidate": index})
+        study.enqueue_trial({"candidate": NAMES[index]})
         trial = study.ask()
-        trial.suggest_int("candidate", 0, 7)
+        trial.suggest_categorical("candidate", NAMES)
         trial.report(0.52, step=0)
         pruned.append(trial.should_prune())
         study.tell(trial, 0.5)
@@ -311,7 +275,7 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match="unit must be positive"):
         prior(unit=0.0)
     study = optuna.create_study(sampler=PriorSampler(prior()))
-    with pytest.raises(ValueError, match="integer index or categorical names"):
+    with pytest.raises(ValueError, match="must be categorical"):
         study.ask().suggest_float("candidate", 0, 1)
     with pytest.raises(ValueError, match="No choice of 'candidate'"):
         optuna.create_study(sampler=PriorSampler(prior())).ask().suggest_categorical("candidate", ["x", "y"])
