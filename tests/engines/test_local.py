@@ -48,6 +48,23 @@ def test_no_worker_outlives_a_coordinator_that_is_killed(when: str) -> None:
     assert not left
 
 
+def test_what_a_killed_coordinator_shared_is_removed(tmp_path: Path) -> None:
+    script = "from vlmsel_auto.engines.local import LocalEngine; LocalEngine(1).share(1); print('shared', flush=True)"
+    command = [sys.executable, "-c", f"{script}; input()"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as coordinator:
+        assert coordinator.stdout is not None
+        assert coordinator.stdout.readline() == b"shared\n"
+        (folder,) = tmp_path.iterdir()
+        assert folder.stat().st_mode & 0o077 == 0
+        assert len(list(folder.iterdir())) == 1
+        coordinator.kill()
+    until = time.monotonic() + 60
+    while folder.exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def test_each_worker_has_its_share_of_the_threads_and_a_job_may_name_its_own() -> None:
     with LocalEngine(2, threads=2) as engine:
         shared = engine.share(np.ones(3))

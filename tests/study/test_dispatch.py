@@ -1,4 +1,4 @@
-"""A trial on its way to a worker, in processes of this machine and on a real Ray, and its files on their way back."""
+"""A trial on its way to a worker, in processes of this machine and on a real Ray."""
 
 import re
 import time
@@ -6,46 +6,40 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from helpers.deadly_models import DeadlyOnce, deadly_load
 from helpers.engine_world import APART, PARAMS, as_completed
 from helpers.stored_results import read_results
 from helpers.study_world import NAMES, Search, candidates, digits_folder, left_running, search, task
-from helpers.tuning_world import candidate, digits
 from vlmsel_auto.cache import Store
 from vlmsel_auto.engines.engine import Done, Engine, Held
 from vlmsel_auto.engines.in_process import InProcess
 from vlmsel_auto.engines.ray import RayEngine
+from vlmsel_auto.errors import WorkdirError
 from vlmsel_auto.events import Event, Notice, TrialEpoch, TrialFinished, TrialStarted
 from vlmsel_auto.models import zoo
 from vlmsel_auto.pipeline.workers import open_meanwhile
 from vlmsel_auto.planning.space import DEFAULT
 from vlmsel_auto.records import Candidate, StoppedBy, Task, TrialState
 from vlmsel_auto.study import dispatch
-from vlmsel_auto.study.dispatch import Dispatch, Payload, TrialJob, Workspace, files_in, mark, taken, unpack
-from vlmsel_auto.tasks.pixels import pack
-from vlmsel_auto.tuning import module as epochs
-from vlmsel_auto.tuning.checkpoints import has_weights, trial_dir
+from vlmsel_auto.study.dispatch import Dispatch, TrialJob
+from vlmsel_auto.tuning.checkpoints import has_weights
 from vlmsel_auto.tuning.paused import has_paused
 from vlmsel_auto.tuning.runner import Trial, TrialRunner
 
-__all__ = ["candidate", "candidates", "digits_folder", "search", "task"]  # fixtures
+__all__ = ["candidates", "digits_folder", "search", "task"]  # fixtures
 
 
 @dataclass
 class Line:
-    """A channel whose coordinator asks to stop after so many epochs, or whose process dies in the last of them."""
+    """A channel whose coordinator asks to stop after so many epochs."""
 
     most: int = 99
-    kills: bool = False
     told: list = field(default_factory=list)
 
     def tell(self, item: object) -> None:
         self.told.append(item)
-        if self.kills and self.stopping:
-            raise KeyboardInterrupt
 
     @property
     def stopping(self) -> bool:
@@ -60,89 +54,33 @@ def runner(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> Tri
     )  # fmt: skip
 
 
-def job(runner: TrialRunner, method: str = "finetune", payload: Payload | None = None, **other) -> TrialJob:
-    workspace = Workspace(runner=Held(runner), mark="abc", payload=payload)
-    trial = Trial(**{"number": 3, "spec": runner.spec(method, NAMES[1], DEFAULT), **other})
-    return TrialJob(workspace=workspace, trial=trial)
+def job(runner: TrialRunner, **other) -> TrialJob:
+    runner.workdir.mkdir(exist_ok=True)
+    (runner.workdir / ".coordinator").write_text("abc")
+    trial = Trial(**{"number": 3, "spec": runner.spec("finetune", NAMES[1], DEFAULT), **other})
+    return TrialJob(runner=Held(runner), trial=trial, mark="abc")
 
 
 def test_a_trial_ends_when_it_is_asked_to_and_tells_its_epochs(runner: TrialRunner) -> None:
     line = Line(most=2)
-    ran = job(runner).run(line)
-    assert ran.attempt.result.state is TrialState.PRUNED
+    attempt = job(runner).run(line)
+    assert attempt.result.state is TrialState.PRUNED
     assert [each.epoch for each in line.told if isinstance(each, TrialEpoch)] == [1, 2]
     assert not has_paused(runner.workdir, 3)
-    assert ran.files == {}
 
 
 def test_a_deadline_is_a_time_of_day(runner: TrialRunner) -> None:
-    result = job(runner, deadline=time.time() - 1).run(Line()).attempt.result
+    result = job(runner, deadline=time.time() - 1).run(Line()).result
     assert result.out_of_time
 
 
-def test_a_worker_without_the_work_directory_continues_from_the_payload_and_gives_the_files_back(
-    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "node"))
-    (tmp_path / "node").mkdir()
-    candidate = runner.table[NAMES[1]]
-    pixels = Held(pack(runner.task, [candidate.view]))
-    models = {candidate.id: Held(files_in(candidate.path))}
-    monkeypatch.setattr(epochs, "_SAVE_EVERY", 0.0)
-    killed = Line(most=2, kills=True)
-    with pytest.raises(KeyboardInterrupt):
-        job(runner).run(killed)
-    files = taken(runner.workdir, 3)
-    assert sorted(files) == ["paused.safetensors"]
-    mark(runner.workdir, "another search")
-    along = Payload(pixels=pixels, models=models, trials={3: files})
-    second = job(runner, number=4, continues=3, payload=along).run(Line())
-    assert second.attempt.result.state is TrialState.COMPLETE
-    assert second.attempt.result.curve[:1] == tuple(each.validation for each in killed.told[:1])
-    assert not trial_dir(runner.workdir, 4).exists()
-    unpack(second.files, trial_dir(runner.workdir, 4))
-    assert has_weights(runner.workdir, 4)
-
-
-def test_who_sees_the_mark_stays_and_who_does_not_unpacks_what_came_along(
-    tmp_path: Path, candidate: Candidate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "node").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "node"))
-    runner = TrialRunner(
-        task=digits(), candidates=[candidate], load=zoo.load, store=Store(tmp_path / "targets"),
-        workdir=tmp_path / "work",
-    )  # fmt: skip
-    payload = Payload(
-        pixels=Held(pack(runner.task, [candidate.view])), models={candidate.id: Held(files_in(candidate.path))},
-        trials={7: {"part/a.bin": b"abc"}},
-    )  # fmt: skip
-    workspace = Workspace(runner=Held(runner), mark="abc", payload=payload)
-    assert Workspace(runner=Held(runner), mark="abc").open(candidate.id) == (runner, False)
-    mark(runner.workdir, "abc")
-    assert workspace.open(candidate.id) == (runner, False)
-    mark(runner.workdir, "another search")
-    there, away = workspace.open(candidate.id)
-    assert away
-    assert (there.workdir, there.store.root) == (tmp_path / "node" / "vlmsel-held-abc", there.workdir / "targets")
-    rows = np.array([3, 1])
-    assert np.array_equal(there.task.pixels.read(candidate.view, rows), runner.task.pixels.read(candidate.view, rows))
-    moved = there.table[candidate.id].path
-    assert moved is not None
-    assert moved != candidate.path
-    assert files_in(moved) == files_in(candidate.path)
-    assert not list((there.workdir / "models").glob("*.part"))  # unpacked beside, and then renamed
-    assert taken(there.workdir, 7) == {"part/a.bin": b"abc"}
-    assert not trial_dir(there.workdir, 7).exists()
-    sender = Dispatch(engine=InProcess(), runner=runner)
-    sender.close()
-    sender.close()  # the mark is gone already
+def test_a_worker_that_does_not_see_the_work_directory_says_so(runner: TrialRunner) -> None:
+    away = job(runner)
+    with Dispatch(engine=InProcess(), runner=runner):
+        assert (runner.workdir / ".coordinator").read_text() != "abc"  # of another search
+        with pytest.raises(WorkdirError, match=r"every node must see .* but got .*work on a node that"):
+            away.run(Line())
     assert list(runner.workdir.iterdir()) == []
-
-
-def test_files_of_a_folder_come_out_as_they_went_in(tmp_path: Path) -> None:
-    unpack({"a": b"1", "b/c": b""}, tmp_path / "there")
-    assert files_in(tmp_path / "there") == {"a": b"1", "b/c": b""}
 
 
 @pytest.fixture(scope="module", params=PARAMS)
@@ -212,16 +150,14 @@ def test_a_trial_that_kills_its_worker_each_time_fails_after_two_tries_and_the_o
     assert {state for state, _ in states.values()} == {TrialState.COMPLETE}
 
 
-@pytest.mark.slow
-def test_workers_that_do_not_see_the_work_directory_send_the_files(
+def test_workers_that_do_not_see_the_work_directory_end_the_search(
     search: Search, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(type(engine), "apart", property(lambda _: True))
-    monkeypatch.setattr(dispatch, "mark", lambda *_: None)  # as if it were another machine's disk
-    outcome = search(6, **RUN, engine=engine)
-    assert {each.state for each in outcome.results} <= {TrialState.COMPLETE, TrialState.PRUNED}
-    assert has_weights(tmp_path, outcome.best.number)
-    assert not (tmp_path / "targets").exists()  # embeddings stayed where they were made
+    monkeypatch.setattr(dispatch, "write_atomically", lambda *_: None)  # as if it were another machine's disk
+    with pytest.raises(WorkdirError, match="every node must see the work directory"):
+        search(2, engine=engine)
+    monkeypatch.undo()
+    assert len(search(2, engine=engine).results) == 2  # the trial was queued again
 
 
 def test_a_trial_in_a_worker_does_not_pay_for_the_coordinators_death(

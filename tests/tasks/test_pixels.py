@@ -15,16 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.drawings import draw_task
 from helpers.pictures import broken_later, encoded, picture, write_pictures
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.events import Event, Notice, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.records import BadFile, ImageView
 from vlmsel_auto.tasks import pixels
-from vlmsel_auto.tasks.pixels import ImageProgress, LocalSink, PixelStore, pack
+from vlmsel_auto.tasks.pixels import ImageProgress, LocalSink, PixelStore
 from vlmsel_auto.tasks.preprocessing import read_view
 from vlmsel_auto.tasks.scan import Files
-from vlmsel_auto.tasks.task import TaskOptions, load_task
 
 SMALL, SQUASHED = ImageView(size=8), ImageView(size=6, resize_mode="squash", interpolation="bilinear")
 COUNT = 12
@@ -291,19 +289,6 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     )  # fmt: skip
     before, after = json.loads(done.stdout)  # KiB
     assert after - before < 40_000 < 180 * 2_250
-
-
-def test_packed_images_are_those_of_the_task_without_its_folder(tmp_path):
-    views = [ImageView(size=16), ImageView(size=24)]
-    task = load_task(draw_task(tmp_path / "shapes"), TaskOptions(shots=2), views=views, workdir=tmp_path / "work")
-    packed = pack(task, [*views, views[0]])
-    some = np.array([3, 0, 2])
-    for view in views:
-        np.testing.assert_array_equal(packed.read(view, some), task.pixels.read(view, some))
-        packed.prepare(view, some)
-    assert packed.found_bad == ()
-    with pytest.raises(KeyError):
-        packed.read(ImageView(size=32), some)
 
 
 def run(total: int, *, after: float) -> list[Event]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import shutil
+import tempfile
 from collections import deque
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Final, Generic, cast
 
 import cloudpickle  # type: ignore[import-untyped]  # it ships no types
+from loky.backend import resource_tracker  # type: ignore[import-untyped]  # likewise
 
 from vlmsel_auto.engines.engine import (
     Cancelled,
@@ -26,7 +29,6 @@ from vlmsel_auto.engines.engine import (
     V,
     outcome_of,
 )
-from vlmsel_auto.engines.held_folder import hold, release
 from vlmsel_auto.engines.worker import Worker
 
 _THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -71,7 +73,8 @@ class LocalEngine(Engine):
         ]
         self._queue: deque[Submission] = deque()
         self._awake, self._wake = Pipe(duplex=False)
-        self._folder = hold(secrets.token_hex(8))
+        self._folder = Path(tempfile.mkdtemp(prefix="vlmsel-"))
+        resource_tracker.register(str(self._folder), "folder")  # a process that removes it when this one is killed
 
     @property
     def slots(self) -> int:
@@ -139,7 +142,9 @@ class LocalEngine(Engine):
             self._workers[place] = None
         self._wake.close()
         self._awake.close()
-        release(self._folder)
+        if self._folder.exists():
+            shutil.rmtree(self._folder, ignore_errors=True)
+            resource_tracker.unregister(str(self._folder), "folder")
 
     def _busy(self) -> list[Worker]:
         return [worker for worker in self._workers if worker is not None and worker.submission is not None]

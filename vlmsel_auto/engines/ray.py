@@ -102,8 +102,10 @@ class _MailboxChannel:
             self.stopping = bool(ray.get(self.mailbox.tell.remote(self.ticket, item)))
 
 
-def _work(job: Job[object], mailbox: Any, ticket: Ticket, threads: int) -> Returned | Failure:
-    """The task of a worker."""
+def _work(job: Job[object], mailbox: Any, ticket: Ticket, threads: int, folder: str) -> Returned | Failure:
+    """The task of a worker; relative paths mean what they mean to the coordinator, whose ``folder`` this is."""
+    with suppress(OSError):  # there is none here: a job says itself what it misses
+        os.chdir(folder)
     with older_objects_left_alone():
         return perform(job, _MailboxChannel(mailbox, ticket), threads=threads)
 
@@ -151,6 +153,7 @@ class RayEngine(Engine):
         self._ray: Final = ray
         self._mine = not ray.is_initialized()
         self._gpus = gpus
+        self._folder = os.getcwd()  # noqa: PTH109 - as a text
         if self._mine:
             try:
                 with handlers_kept():  # Ray would end this process at SIGTERM wherever it is
@@ -196,7 +199,7 @@ class RayEngine(Engine):
             max_retries=0,  # this engine counts the tries itself
         )
         try:
-            reference = task.remote(submission.job, self._mailbox, submission.ticket, threads)
+            reference = task.remote(submission.job, self._mailbox, submission.ticket, threads, self._folder)
         except TypeError as error:  # how Ray names what cannot be pickled
             self._ready.append(Failed(ticket=submission.ticket, failure=Failure.of(error)))
         else:

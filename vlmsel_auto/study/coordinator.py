@@ -13,6 +13,7 @@ from typing import Final, cast
 from vlmsel_auto.engines.each_job import why_not
 from vlmsel_auto.engines.engine import Done, Failed, Finished, Lost, Ticket
 from vlmsel_auto.engines.in_process import InProcess
+from vlmsel_auto.errors import WorkdirError
 from vlmsel_auto.events import Event, Notice, RankingReady, Sink, TrialEpoch, TrialFinished, TrialStarted
 from vlmsel_auto.planning.curves import RUNGS, Curve, rung_of
 from vlmsel_auto.planning.folds import fold_ease, level_folds
@@ -24,7 +25,7 @@ from vlmsel_auto.planning.trial_evidence import TrialEvidence
 from vlmsel_auto.planning.trials import History, Left, Tried
 from vlmsel_auto.process import is_disk_error
 from vlmsel_auto.records import Budget, Ranking, StoppedBy, TrialOrigin, TrialResult
-from vlmsel_auto.study.dispatch import Dispatch, Ran
+from vlmsel_auto.study.dispatch import Dispatch
 from vlmsel_auto.study.optuna_study import OptunaStudy, StudyEntry, TakenTrial, TrialForecast
 from vlmsel_auto.study.recovery import ATTEMPTS, Recovery
 from vlmsel_auto.study.results import Results
@@ -130,6 +131,7 @@ class Coordinator:
         Raises:
             KeyboardInterrupt: asked to end; trials that ran are queued again.
             OSError: the work directory cannot be written.
+            WorkdirError: a worker does not see it.
         """
         try:
             while True:
@@ -247,12 +249,14 @@ class Coordinator:
         """Close a trial in the study, whatever became of it."""
         number, attempt = running.taken.number, running.taken.attempt
         match outcome:
-            case Done(result=Ran() as ran):
-                self.dispatch.receive(number, ran.files)
-                self._close(ran.attempt)
+            case Done(result=Attempt() as ended):
+                self._close(ended)
             case Failed(failure=failure) if (error := failure.os_error()) is not None and is_disk_error(error):
                 self._recovery.queue_again(number, running.taken.planned, attempt=attempt)
                 raise error
+            case Failed(failure=failure) if failure.kind == WorkdirError.__name__:  # the worker does not see it
+                self._recovery.queue_again(number, running.taken.planned, attempt=attempt)
+                raise WorkdirError(failure.text)
             case Lost() if attempt < ATTEMPTS:
                 self._recovery.queue_again(number, running.taken.planned, attempt=attempt + 1)
                 self.sink(Notice(text=f"the worker of trial {number} died: it runs again", level="warning"))

@@ -78,37 +78,30 @@ def run_study(
         WorkdirError: another process works there, or it belongs to a search with other candidates or images.
     """
     begun = time.monotonic()
-    plan = make_plan(
-        ranking,
-        candidates=list(runner.table.values()),
-        methods=list(runner.methods.values()),
-        top_k=top_k,
-        conditions=Conditions(
-            seed=runner.seed,
-            loading={name: each.seconds for name, each in ranking.not_looked.items()},
-            relative_costs=runner.relative_costs(),
-            charges=charges or {},
-            validation_images=runner.sizes.val,
-            folds=runner.folds,
-            members=members,
-            policy=policy,
-        ),
+    conditions = Conditions(
+        seed=runner.seed,
+        loading={name: each.seconds for name, each in ranking.not_looked.items()},
+        relative_costs=runner.relative_costs(),
+        charges=charges or {},
+        validation_images=runner.sizes.val,
+        folds=runner.folds,
+        members=members,
+        policy=policy,
     )
-    with locked(runner.workdir / "study.lock"), open_study(runner, storage=storage, sink=sink) as study, terminable():
+    candidates, methods = list(runner.table.values()), list(runner.methods.values())
+    plan = make_plan(ranking, candidates=candidates, methods=methods, top_k=top_k, conditions=conditions)
+    with (
+        locked(runner.workdir / "study.lock"),
+        open_study(runner, storage=storage, sink=sink) as study,
+        Dispatch(engine=engine or InProcess(), runner=runner) as dispatch,
+        terminable(),
+    ):
+        deadline = None if budget.seconds is None else begun + budget.seconds
         coordinator = Coordinator(
-            plan=plan,
-            ranking=ranking,
-            budget=budget,
-            deadline=None if budget.seconds is None else begun + budget.seconds,
-            dispatch=Dispatch(engine=engine or InProcess(), runner=runner),
-            study=study,
-            results=Results(workdir=runner.workdir),
-            sink=sink,
-        )
-        try:
-            return _run(coordinator, begun=begun)
-        finally:
-            coordinator.dispatch.close()
+            plan=plan, ranking=ranking, budget=budget, deadline=deadline, dispatch=dispatch, study=study,
+            results=Results(workdir=runner.workdir), sink=sink,
+        )  # fmt: skip
+        return _run(coordinator, begun=begun)
 
 
 def _run(coordinator: Coordinator, *, begun: float) -> StudyOutcome:

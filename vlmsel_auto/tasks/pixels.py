@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from vlmsel_auto.errors import ImageError, TaskError
 from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.process import locked, writing
-from vlmsel_auto.records import BadFile, ImageView, IntArray, PixelSource, Task
+from vlmsel_auto.records import BadFile, ImageView, IntArray, PixelSource
 from vlmsel_auto.tasks.decode import in_threads
 from vlmsel_auto.tasks.pixel_files import RowWriter, ViewFile, view_name
 from vlmsel_auto.tasks.preprocessing import read_view
@@ -179,30 +179,6 @@ class PixelStore(PixelSource):
             stream.write(json.dumps([bad.path, bad.reason, bad.used]) + "\n")
         if not bad.used:
             self.told.sink(Notice(text=f"{bad.path}: {bad.reason}", level="warning"))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PackedPixels(PixelSource):
-    """All images of a task in some views."""
-
-    views: Mapping[ImageView, NDArray[np.uint8]]  # (N, size, size, 3)
-
-    def read(self, view: ImageView, indices: IntArray) -> NDArray[np.uint8]:
-        """Images ``indices`` in ``view``: uint8 (n, size, size, 3).
-
-        Raises:
-            KeyError: a view that was not packed.
-        """
-        return self.views[view][np.asarray(indices, dtype=np.int64)]
-
-    def prepare(self, view: ImageView, indices: IntArray, *, check: Callable[[], None] = lambda: None) -> None:
-        """Nothing is left to be done."""
-
-
-def pack(task: Task, views: Sequence[ImageView]) -> PackedPixels:
-    """Decode all images of a task in ``views``; N * size * size * 3 bytes each."""
-    everyone = np.arange(len(task.paths), dtype=np.int64)
-    return PackedPixels(views={view: task.pixels.read(view, everyone) for view in dict.fromkeys(views)})
 
 
 @dataclass(kw_only=True, slots=True)
