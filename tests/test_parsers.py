@@ -16,7 +16,6 @@ from helpers.mutations import JSON, changed, damaged, json_of
 from helpers.report_world import make_report
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.library import file as library_file
-from vlmsel_auto.library import published
 from vlmsel_auto.models.candidates import mini_zoo, resolve
 from vlmsel_auto.models.ensembles import read_ensemble
 from vlmsel_auto.models.limits import read_limits
@@ -51,7 +50,6 @@ arch = "RN50"
 tag = "openai"
 """
 REPORT = encode(make_report())
-ACCURACIES = b"name,imagenet1k,cifar10\nViT-B-32 openai,0.63,0.9\nRN50 openai,0.59,0.7\n"
 
 
 def read(parser: Callable[[], object], kind: type | tuple[type, ...]) -> None:
@@ -186,13 +184,6 @@ def test_model_folders(tmp_path: Path, data: bytes):
     (tmp_path / "ensemble.json").write_bytes(data)
     read(lambda: resolve(f"local-dir:{tmp_path}"), tuple)
     read(lambda: read_ensemble(tmp_path), object)
-
-
-@often
-@given(data=damaged(ACCURACIES))
-def test_published_accuracies(tmp_path: Path, data: bytes):
-    (tmp_path / "table.csv").write_bytes(data)
-    read(lambda: published.read_open_clip(tmp_path / "table.csv"), published.PublishedFigures)
 
 
 @often

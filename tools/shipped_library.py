@@ -67,7 +67,6 @@ def main() -> None:
     from vlmsel_auto import events
     from vlmsel_auto.cache import default_cache_dir
     from vlmsel_auto.library.file import save
-    from vlmsel_auto.library.verify import verify
     from vlmsel_auto.measuring import build as library_build
     from vlmsel_auto.measuring.build import Workplace
     from vlmsel_auto.measuring.source_folders import task_folders
@@ -100,7 +99,6 @@ def main() -> None:
                 "tasks": len(made.tasks),
                 "runs": list(made.run_names),
                 "failures": len(made.failures),
-                "problems": list(verify(made)),
                 "seconds": round(time.perf_counter() - began, 1),
                 "cell_seconds": round(float(made.seconds.sum()), 1),
                 "bytes": args.out.stat().st_size,

@@ -7,6 +7,7 @@ an accuracy (failed trials) are left out.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Final
 import numpy as np
 
 from vlmsel_auto.errors import LibraryError
-from vlmsel_auto.library.published import read_accuracy, read_table
 from vlmsel_auto.library.records import Library, known_mean
 from vlmsel_auto.records import FloatArray
 
@@ -24,6 +24,36 @@ _LONG: Final = _KEYS | {"method", "seed", "accuracy"}
 _NO_RUN: Final = _KEYS | {"zeroshot"}
 
 _Runs = dict[str, dict[tuple[str, str], float]]  # run name -> (candidate, task) -> accuracy
+
+
+def read_table(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    """Column names and rows of a CSV file.
+
+    Raises:
+        LibraryError: it cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream)
+            rows = list(reader)
+            return tuple(reader.fieldnames or ()), rows
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LibraryError(f"the table cannot be read as CSV ({error}), but got {path}") from error
+
+
+def read_accuracy(text: str, path: Path) -> float:
+    """The accuracy that a field of ``path`` holds.
+
+    Raises:
+        LibraryError: it is no number, or not in [0, 1].
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        raise LibraryError(f"the table {path} must hold numbers, but got {text!r}") from None
+    if not 0 <= value <= 1:
+        raise LibraryError(f"accuracies in {path} must lie in [0, 1], but got {text!r}")
+    return value
 
 
 def import_tuned(library: Library, path: Path, *, source: str | None = None) -> Library:

@@ -16,6 +16,7 @@ blanks, in one order). Data sets get the names of open_clip's table, where it ha
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +28,6 @@ import numpy as np
 from benchmarks.common import command_line
 from vlmsel_auto.cache import Json
 from vlmsel_auto.library.file import Arrays, checked, read_document, write_document
-from vlmsel_auto.library.published import read_table
 from vlmsel_auto.records import FloatArray
 
 FORMAT: Final = "vlmsel_auto published conductance"
@@ -111,7 +111,8 @@ def _published(document: dict[str, Any], arrays: Arrays) -> PublishedConductance
 
 def read(path: Path) -> PublishedConductance:
     """The CSV's figures; KeyError where a model lacks a data set."""
-    _, rows = read_table(path)
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
     cells = {(f"{row['arch']}/{row['tag']}", row["task"]): row for row in rows}
     ids = tuple(dict.fromkeys(model for model, _ in cells))
     blocks = tuple(tuple(cells[model, next(iter(NAMES))]["blocks"].split()) for model in ids)

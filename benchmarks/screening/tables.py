@@ -193,7 +193,8 @@ def word(name: str) -> str:
 def open_clip(path: Path) -> Setting:
     """open_clip's zero-shot table: 121 models, the 35 classification data sets."""
     found = published.read_open_clip(path)
-    params = np.array([1e6 * float(row["params (M)"] or np.nan) for row in published.read_table(path)[1]])
+    with path.open(encoding="utf-8", newline="") as stream:
+        params = np.array([1e6 * float(row["params (M)"] or np.nan) for row in csv.DictReader(stream)])
     return Setting(
         name="openclip",
         models=found.models,
@@ -245,6 +246,6 @@ def mieb(path: Path) -> Setting:
 def read_settings(tables: Path | None) -> list[Setting]:
     """open_clip's settings, of its shipped table where the folder has no newer one, and MIEB's where it is there."""
     given = None if tables is None else tables / "openclip_zeroshot.csv"
-    whole = open_clip(given if given is not None and given.is_file() else published.open_clip_path())
+    whole = open_clip(given if given is not None and given.is_file() else published.SHIPPED)
     probes = None if tables is None else tables / "mieb_probes.csv"
     return [whole, small(whole), *([mieb(probes)] if probes is not None and probes.is_file() else [])]

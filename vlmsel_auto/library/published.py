@@ -19,12 +19,13 @@ from typing import Final
 
 import numpy as np
 
-from vlmsel_auto.errors import LibraryError
+from vlmsel_auto.models.catalogue import package_file
 from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.sources.open_clip_tags import published
 from vlmsel_auto.records import Candidate, FloatArray
 
 IMAGENET: Final = "ImageNet 1k"  # the column of the ImageNet prior
+SHIPPED: Final = package_file("data") / "openclip_zeroshot.csv"
 SOURCE: Final = "mlfoundations/open_clip docs/openclip_results.csv (MIT)"
 
 # columns of models, and scores of retrieval and composition
@@ -34,11 +35,6 @@ _NO_ACCURACY: Final = frozenset({
 })  # fmt: skip
 _PENALTIES: Final = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # chosen from by leave-one-out error
 _FEWEST: Final = 8  # models that a regression takes
-
-
-def open_clip_path() -> Path:
-    """The table of open_clip's figures that the package ships."""
-    return Path(__file__).parents[1] / "data" / "openclip_zeroshot.csv"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -52,7 +48,7 @@ class PublishedFigures:
 
 @lru_cache(maxsize=1)
 def _shipped() -> PublishedFigures:
-    return read_open_clip(open_clip_path())
+    return read_open_clip(SHIPPED)
 
 
 def datasets() -> tuple[str, ...]:
@@ -76,51 +72,16 @@ def zero_shot(candidate_ids: Sequence[str]) -> FloatArray:
 
 
 def read_open_clip(path: Path) -> PublishedFigures:
-    """Read a copy of open_clip's docs/openclip_results.csv.
-
-    Raises:
-        LibraryError: the file cannot be read, or a value is not an accuracy.
-    """
-    header, rows = read_table(path)
-    if not {"name", "pretrained"} <= set(header):
-        raise LibraryError(f"the table of open_clip needs the columns name and pretrained, but got {path}")
-    names = tuple(name for name in header if name not in _NO_ACCURACY)
-    told = [[read_accuracy(row[name], path) if row[name] else np.nan for name in names] for row in rows]
+    """Read a copy of open_clip's docs/openclip_results.csv."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    names = tuple(name for name in rows[0] if name not in _NO_ACCURACY)
+    told = [[float(row[name] or np.nan) for name in names] for row in rows]
     return PublishedFigures(
         models=tuple(f"{row['name']}/{row['pretrained']}" for row in rows),
         datasets=names,
-        accuracy=np.array(told).reshape(len(rows), len(names)),
+        accuracy=np.array(told),
     )
-
-
-def read_table(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
-    """Column names and rows of a CSV file.
-
-    Raises:
-        LibraryError: it cannot be read.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            rows = list(reader)
-            return tuple(reader.fieldnames or ()), rows
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LibraryError(f"the table cannot be read as CSV ({error}), but got {path}") from error
-
-
-def read_accuracy(text: str, path: Path) -> float:
-    """The accuracy that a field of ``path`` holds.
-
-    Raises:
-        LibraryError: it is no number, or not in [0, 1].
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        raise LibraryError(f"the table {path} must hold numbers, but got {text!r}") from None
-    if not 0 <= value <= 1:
-        raise LibraryError(f"accuracies in {path} must lie in [0, 1], but got {text!r}")
-    return value
 
 
 def features_of(candidate: Candidate) -> FloatArray:
