@@ -98,12 +98,12 @@ def test_too_few_images_are_no_task(hub):
     assert fetch_pack(["MNIST"], images=8) == {}
 
 
-def test_classes_without_a_name_and_of_one_name_stay_apart(hub):
+def test_classes_without_a_name_keep_their_number(hub):
     serve_source(hub, "GTSRB", count=40)
-    hub.add("datasets/clip-benchmark/wds_gtsrb", "classnames.txt", b"a\n\na\n")
+    hub.add("datasets/clip-benchmark/wds_gtsrb", "classnames.txt", b"a\n\nb\n")
     assert fetch_pack(["GTSRB"], images=8) == {}
     (task,) = load_pack()
-    assert (task.classes, task.prompts) == (("a (0)", "class 1", "a (2)"), ("a", "", "a"))
+    assert task.classes == task.prompts == ("a", "", "b")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import json
 import re
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,14 +21,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmsel_auto.cache import Json, default_cache_dir, digest, write_atomically
+from vlmsel_auto.cache import default_cache_dir, digest, write_atomically
 from vlmsel_auto.errors import TaskError, TrialUnavailable
 from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.measuring.tar_samples import Archive, take_samples
 from vlmsel_auto.models import hub
 from vlmsel_auto.recordjson import parse_json
 from vlmsel_auto.records import ImageView, IntArray, PixelSource, Task
-from vlmsel_auto.tasks.file_names import is_folder, nfc, printable
+from vlmsel_auto.tasks.file_names import nfc
 from vlmsel_auto.tasks.preprocessing import read_view
 from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
 
@@ -63,7 +62,7 @@ _REPOSITORY: Final = "clip-benchmark/wds_"
 _CLASS_NAMES: Final = "classnames.txt"  # one class a line
 _TEMPLATES: Final = "zeroshot_classification_templates.txt"  # one template a line, with {c} for the class
 _MOST_ARCHIVES: Final = 16  # that are read of; more are passed over evenly
-_VERSION: Final = 2  # of the record: a change makes kept tasks unused
+_VERSION: Final = 3  # of the record: a change makes kept tasks unused
 _RECORD: Final = "source.json"
 _MOST_TEMPLATES: Final = 4  # of prompts, spread over those that are given: texts cost time on every candidate
 _LEAST_SHARE: Final = 0.5  # of the wanted images that a task needs
@@ -89,8 +88,8 @@ def pack_dir() -> Path:
     return default_cache_dir() / "sources"
 
 
-def missing(names: Sequence[str] = tuple(PUBLISHED), *, images: int = IMAGES) -> tuple[str, ...]:
-    """Those of the published data sets ``names`` of which the pack lacks its ``images``, each once.
+def missing(names: Sequence[str], *, images: int = IMAGES) -> tuple[str, ...]:
+    """Those of the published data sets ``names`` of which the pack lacks its ``images``.
 
     Raises:
         TaskError: one is none of `PUBLISHED`.
@@ -137,49 +136,41 @@ def _bring(name: str, *, images: int, sink: Sink) -> None:
     """
     with hub.dataset_files(_REPOSITORY + PUBLISHED[name]) as files:
         # a line may be empty: its class has no name, and the numbers after it stay
-        prompts = [printable(line.strip()) for line in files.text(_CLASS_NAMES).splitlines()]
+        classes = [nfc(line.strip()) for line in files.text(_CLASS_NAMES).splitlines()]
         templates = parse_templates(files.text(_TEMPLATES))
         tars = [(path, size) for path, size in sorted(files.sizes("test").items()) if path.endswith(".tar")]
         wanted = min(len(tars), _MOST_ARCHIVES)
         some = [tars[number * len(tars) // wanted] for number in range(wanted)]
         samples, skipped = take_samples(
             [Archive(name=path, size=size, open=partial(files.open, path)) for path, size in some],
-            n_classes=len(prompts),
+            n_classes=len(classes),
             count=images,
             most_bytes=images * BYTES_PER_IMAGE,
         )
     for reason in skipped:
         sink(Notice(text=f"{name}: {reason}", level="warning"))
-    if len(prompts) < 2 or len(samples) < _LEAST_SHARE * images:  # noqa: PLR2004 - classes to tell apart
+    if len(classes) < 2 or len(samples) < _LEAST_SHARE * images:  # noqa: PLR2004 - classes to tell apart
         raise TaskError(
             f"a pack of {images} images needs half of them and two classes, but got {len(samples)} of "
-            f"{len(prompts)} classes"
+            f"{len(classes)} classes"
         )
     folder = _folder(name)
     shutil.rmtree(folder, ignore_errors=True)
-    paths: list[Json] = [f"{number:04d}.{one.suffix}" for number, one in enumerate(samples)]
+    paths = [f"{number:04d}.{one.suffix}" for number, one in enumerate(samples)]
     for path, one in zip(paths, samples, strict=True):
-        write_atomically(folder / str(path), one.image)
+        write_atomically(folder / path, one.image)
     at = np.unique(np.linspace(0, len(templates) - 1, _MOST_TEMPLATES).round().astype(int))
-    record: dict[str, Json] = {
+    record = {
         "version": _VERSION,
         "name": name,
         "wanted": images,
-        "classes": list(_class_names(prompts)),
-        "prompts": list(prompts),
+        "classes": classes,
         "templates": [templates[each] for each in at],
         "labels": [one.label for one in samples],
         "files": paths,
         "sha256": [sha256(one.image).hexdigest() for one in samples],
     }
     write_atomically(folder / _RECORD, json.dumps(record, ensure_ascii=False, indent=1).encode())
-
-
-def _class_names(prompts: Sequence[str]) -> tuple[str, ...]:
-    """Class names (K,) that differ and are not empty."""
-    names = [nfc(one) or f"class {number}" for number, one in enumerate(prompts)]
-    often = Counter(names)
-    return tuple(f"{one} ({k})" if often[one] > 1 else one for k, one in enumerate(names))
 
 
 def parse_templates(text: str) -> tuple[str, ...]:
@@ -205,20 +196,19 @@ def load_pack() -> tuple[Task, ...]:
     Every image is in ``train`` and ``support``; there is no test split, since accuracies are published. A place that
     cannot be reached holds none.
     """
-    root = pack_dir()
-    folders = [one.parent for one in root.glob(f"*/{_RECORD}")] if is_folder(root) else []
-    tasks = [_task(folder, record) for folder in folders if (record := _read(folder)) is not None]
-    return tuple(sorted(tasks, key=lambda one: one.name))
+    records = {name: _read(_folder(name)) for name in sorted(PUBLISHED)}
+    return tuple(_task(_folder(name), record) for name, record in records.items() if record is not None)
 
 
 def _task(folder: Path, record: Mapping[str, Any]) -> Task:
     paths = tuple(record["files"])
     everything = np.arange(len(paths), dtype=np.int64)
+    classes = tuple(record["classes"])
     return Task(
         name=record["name"],
         root=folder,
-        classes=tuple(record["classes"]),
-        prompts=tuple(record["prompts"]),
+        classes=classes,
+        prompts=classes,
         templates=tuple(record["templates"]),
         domain="published data set",
         metric="accuracy",
@@ -228,5 +218,5 @@ def _task(folder: Path, record: Mapping[str, Any]) -> Task:
         support=everything,
         shots=1,
         pixels=_PackImages(root=folder, paths=paths),
-        digest=digest(*(record[part] for part in ("classes", "prompts", "templates", "labels", "sha256"))),
+        digest=digest(*(record[part] for part in ("classes", "templates", "labels", "sha256"))),
     )

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import io
 import tarfile
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import PurePosixPath
 from typing import IO, Final, cast
 
@@ -38,7 +40,6 @@ class Archive:
 class TarSample:
     """An image and its class."""
 
-    key: str  # its name in the archive: for messages only
     label: int  # 0..K-1
     image: bytes
     suffix: str  # "jpg", "png", "webp"
@@ -61,65 +62,35 @@ def take_samples(
     Raises:
         OSError: an archive cannot be read; also whatever else its ``open`` raises.
     """
-    if not archives:
-        return [], []
-    state = _Taking(n_classes=n_classes, count=count, left=most_bytes)
-    total, places = sum(each.size for each in archives), -(-count // _RUN)
-    try:
-        with quiet_pillow():
-            for number in range(places):
-                state.read(archives, total * number // places, most=_RUN)
-            for number in range(len(archives)):  # few samples, or many that cannot be used
-                state.read(archives, sum(each.size for each in archives[:number]), most=count)
-    except _EnoughRead:
-        state.skipped.append(f"no more than {most_bytes:,} bytes were to be read")
-    return [state.taken[each] for each in sorted(state.taken)], list(dict.fromkeys(state.skipped))
-
-
-class _EnoughRead(Exception):
-    """As many bytes were read as were allowed."""
-
-
-@dataclass(kw_only=True, slots=True)
-class _Taking:
-    """Samples so far."""
-
-    n_classes: int
-    count: int
-    left: int  # bytes that may be read
-    taken: dict[tuple[int, str], TarSample] = field(default_factory=dict)  # by archive and key
-    seen: set[tuple[int, str]] = field(default_factory=set)  # also those that cannot be used
-    skipped: list[str] = field(default_factory=list)
-
-    def read(self, archives: Sequence[Archive], at: int, *, most: int) -> None:
-        """Take up to ``most`` new samples from the first on that begins behind byte ``at`` of all archives in a row."""
-        wanted = min(self.count, len(self.taken) + most)
-        if len(self.taken) >= wanted:
-            return
-        number = 0
-        while number < len(archives) - 1 and at >= archives[number].size:
-            at, number = at - archives[number].size, number + 1
-        offset = at // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
-        with archives[number].open() as file:
-            file.seek(offset)
+    starts = list(accumulate((each.size for each in archives), initial=0))
+    places = -(-count // _RUN)
+    visits = [(starts[-1] * number // places, _RUN) for number in range(places)]
+    visits += [(start, count) for start in starts[:-1]]  # few samples, or many that cannot be used
+    taken, skipped, budget = dict[tuple[int, str], TarSample](), dict[str, None](), _Budget(most_bytes)
+    with quiet_pillow():
+        for at, most in visits if archives else ():
+            if len(taken) >= count:
+                break
+            number = min(bisect_right(starts, at), len(archives)) - 1
+            offset = (at - starts[number]) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+            wanted = min(count, len(taken) + most)
             try:
-                for key, parts in _samples(_Stream(file, state=self), whole=offset == 0):
-                    if (number, key) not in self.seen:
-                        self.seen.add((number, key))
-                        self._take((number, key), parts)
-                    if len(self.taken) >= wanted:
-                        return
+                for name, parts in _samples(archives[number], offset, budget=budget):
+                    try:
+                        taken.setdefault((number, name), _sample(parts, n_classes=n_classes))
+                    except ImageError as error:
+                        skipped[f"{name}: {error}"] = None
+                    if len(taken) >= wanted:
+                        break
             except (tarfile.TarError, ValueError, OverflowError) as error:
-                self.skipped.append(f"{archives[number].name} is damaged behind byte {offset:,}: {error}")
-
-    def _take(self, key: tuple[int, str], parts: dict[str, bytes | None]) -> None:
-        try:
-            self.taken[key] = _sample(printable(key[1]), parts, n_classes=self.n_classes)
-        except ImageError as error:
-            self.skipped.append(f"{printable(key[1])}: {error}")
+                skipped[f"{archives[number].name} is damaged behind byte {offset:,}: {error}"] = None
+            except _EnoughRead:
+                skipped[f"no more than {most_bytes:,} bytes were to be read"] = None
+                break
+    return [taken[each] for each in sorted(taken)], list(skipped)
 
 
-def _sample(name: str, parts: Mapping[str, bytes | None], *, n_classes: int) -> TarSample:
+def _sample(parts: Mapping[str, bytes | None], *, n_classes: int) -> TarSample:
     """The sample of these files.
 
     Raises:
@@ -134,48 +105,60 @@ def _sample(name: str, parts: Mapping[str, bytes | None], *, n_classes: int) -> 
     if not (label.strip().isdigit() and int(label) < n_classes):
         raise ImageError(f"no class number below {n_classes}")
     decode_image(image)
-    return TarSample(key=name, label=int(label), image=image, suffix=suffix)
+    return TarSample(label=int(label), image=image, suffix=suffix)
+
+
+class _EnoughRead(Exception):
+    """As many bytes were read as were allowed."""
+
+
+@dataclass(slots=True)
+class _Budget:
+    left: int  # bytes that may be read
 
 
 class _Stream(io.RawIOBase):
     """The bytes of an archive in order, as far as they may be read."""
 
-    def __init__(self, file: IO[bytes], *, state: _Taking) -> None:
+    def __init__(self, file: IO[bytes], budget: _Budget) -> None:
         self._file = file
-        self._state = state
+        self._budget = budget
 
     def read(self, size: int = -1) -> bytes:
         """The next ``size`` bytes; fewer at the end."""
-        if self._state.left < size:
+        if self._budget.left < size:
             raise _EnoughRead
         found = self._file.read(size)
-        self._state.left -= len(found)
+        self._budget.left -= len(found)
         return found
 
 
-def _samples(stream: _Stream, *, whole: bool) -> Iterator[tuple[str, dict[str, bytes | None]]]:
-    """Key and files of each sample from the next tar header on, None for a file that is not read.
+def _samples(archive: Archive, offset: int, *, budget: _Budget) -> Iterator[tuple[str, dict[str, bytes | None]]]:
+    """Name and files of each sample from the first tar header behind ``offset`` on; None for a file that is not read.
 
-    The first is passed over in silence where it may be the rest of one: where the stream is not ``whole``.
+    The first is passed over in silence where it may be the rest of one, that is within an archive.
     """
-    with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", ignore_zeros=True) as tar:  # and what is no header
-        key, parts = "", dict[str, bytes | None]()
-        for member in tar:
-            path = PurePosixPath(member.name)
-            stem, _, suffix = path.name.partition(".")
-            suffix, name = suffix.lower(), str(path.with_name(stem)) if stem else member.name
-            if suffix != _LABEL and suffix not in _IMAGES:
-                continue
-            if name != key:
-                if parts and (whole or len(parts) > 1):
-                    yield key, parts
-                whole, key, parts = whole or bool(key), name, {}
-            parts[suffix] = _content(tar, member, most=_MOST_LABEL if suffix == _LABEL else _MOST_IMAGE)
-            if len(parts) > 1 and _LABEL in parts:
-                yield key, parts
-                parts = {}
-        if parts and whole:
-            yield key, parts
+    whole, name, parts = offset == 0, "", dict[str, bytes | None]()
+    with archive.open() as file:
+        file.seek(offset)
+        stream = cast("IO[bytes]", _Stream(file, budget))
+        with tarfile.open(fileobj=stream, mode="r|", ignore_zeros=True) as tar:  # and passes over what is no header
+            for member in tar:
+                path = PurePosixPath(member.name)
+                stem, _, suffix = path.name.partition(".")
+                suffix, own = suffix.lower(), printable(str(path.with_name(stem)) if stem else member.name)
+                if suffix != _LABEL and suffix not in _IMAGES:
+                    continue
+                if own != name:
+                    if parts and (whole or len(parts) > 1):
+                        yield name, parts
+                    whole, name, parts = whole or bool(name), own, {}
+                parts[suffix] = _content(tar, member, most=_MOST_LABEL if suffix == _LABEL else _MOST_IMAGE)
+                if len(parts) > 1 and _LABEL in parts:
+                    yield name, parts
+                    parts = {}
+            if parts and whole:
+                yield name, parts
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, *, most: int) -> bytes | None:

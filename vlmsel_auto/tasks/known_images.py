@@ -106,7 +106,7 @@ class KnownImages:
 
 @contextmanager
 def known_images(scan: Scan, positions: IntArray, *, by: Identify, reading: Reading) -> Iterator[KnownImages]:
-    """Find out what images of a scan are; where the block raises, no trace of it stays.
+    """Find out what images of a scan are; where the block raises, none of them is kept.
 
     Raises:
         WorkdirError: the decoded images cannot be written.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,25 +43,15 @@ class _ParquetImages:
     def images(self, positions: IntArray) -> Iterable[Path | bytes]:
         """Bytes of the wanted rows; a missing value gives no bytes, which decoding refuses as an empty file."""
         with _opened(self.path) as file:
-            groups, rows = _row_groups(file, positions)
-            wanted, numbers = set(positions.tolist()), iter(rows.tolist())
+            lengths = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            starts = np.cumsum([0, *lengths])
+            groups = np.unique(np.searchsorted(starts, positions, side="right") - 1).tolist()
+            wanted = set(positions.tolist())
+            rows = chain.from_iterable(range(starts[group], starts[group + 1]) for group in groups)
             for batch in file.iter_batches(batch_size=_BATCH, columns=["image"], row_groups=groups):
-                for value, row in zip(batch.column(0), numbers, strict=False):  # the numbers go on in the next batch
+                for value, row in zip(batch.column(0), rows, strict=False):  # rows go on in the next batch
                     if row in wanted:
                         yield value.as_py() or b""
-
-    def beside(self, positions: IntArray) -> IntArray:
-        """All rows of the same row groups: these are read whole."""
-        with _opened(self.path) as file:
-            return _row_groups(file, positions)[1]
-
-
-def _row_groups(file: Any, positions: IntArray) -> tuple[list[int], IntArray]:
-    """The row groups of an open file that have these rows, and all rows of them."""
-    rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    bounds = np.cumsum([0, *rows], dtype=np.int64)
-    groups = np.unique(np.searchsorted(bounds, positions, side="right") - 1).tolist()
-    return groups, np.concatenate([np.arange(bounds[each], bounds[each + 1]) for each in groups])
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """Decoded images on disk: entries of the pixel store, and the files of rows in them.
 
 An entry is a folder named by a digest of what its images are. It holds ``index.json`` (an identity for each source
-image, with a digest of all) and a sparse file of rows for each view that was asked for. The folder gets its name when
-the index is whole, so that a kill leaves either an entry or scraps that the next run sweeps away; rows are added one by
-one. A damaged index, by which a search knows its images again, is made anew from the sources.
+image) and a sparse file of rows for each view that was asked for. The folder gets its name when the index is whole, so
+that a kill leaves either an entry or scraps that the next run sweeps away; rows are added one by one. A damaged index
+is made anew from the sources.
 
 A file of rows begins with a byte a row: 1 where the row is there, else 0. It is set once the row has reached the disk,
 so that a kill or a power cut leaves whole rows and missing ones. Rows that were never written take no space.
@@ -17,24 +17,23 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, cast
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmsel_auto.cache import digest, sealed, unsealed, write_atomically
+from vlmsel_auto.cache import digest, write_atomically
 from vlmsel_auto.errors import WorkdirError
 from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.process import locked
 from vlmsel_auto.records import ImageView, IntArray
 from vlmsel_auto.tasks.copies import Identity, by_bytes, by_pixels
 
-_VERSION: Final = 5  # of the entry's layout and of the decoding rules: a change makes old entries unused
+_VERSION: Final = 6  # of the entry's layout and of the decoding rules: a change makes old entries unused
 _INDEX: Final = "index.json"
-_IMAGES: Final = "images"  # of the index
 _PAGE: Final = 4096
 _EAGER_BYTES: Final = 512 * 2**20  # of views that are made while images are decoded for their identity
 
@@ -48,17 +47,11 @@ class StoreEntry:
     path: Path
     identities: tuple[Identity, ...]
     reused: bool  # True: an earlier run had made it
-    created: tuple[Path, ...]  # files and folders that this call made, deepest first
 
     def discard(self) -> None:
-        """Remove what this call wrote, so that a refused task leaves no trace."""
-        for path in self.created:
-            if path == self.path:
-                shutil.rmtree(path, ignore_errors=True)
-            elif not path.is_dir():
-                path.unlink(missing_ok=True)
-            elif not any(path.iterdir()):
-                path.rmdir()
+        """Remove an entry that this call made: a refused task leaves no images."""
+        if not self.reused:
+            shutil.rmtree(self.path, ignore_errors=True)
 
 
 def open_entry(
@@ -88,16 +81,14 @@ def open_entry(
         WorkdirError: The store cannot be written.
     """
     entry = root / digest(_VERSION, key, identify)[:32]
-    lock = root / ".lock"
-    new_lock = [] if lock.exists() else [lock]
-    with _no_trace_of_failure(root, lock=lock) as made, locked(lock, wait=math.inf):
+    with _written_below(root), locked(root / ".lock", wait=math.inf):
         for scrap in root.glob(".part-*"):
             shutil.rmtree(scrap, ignore_errors=True)
         there = entry.is_dir()
         known = _read_index(entry, count, sink=sink) if there else None
         if known is not None:
             progress(count)
-            return StoreEntry(path=entry, identities=known, reused=True, created=())
+            return StoreEntry(path=entry, identities=known, reused=True)
         part = root / f".part-{secrets.token_hex(4)}"
         try:
             part.mkdir()
@@ -105,14 +96,13 @@ def open_entry(
                 found = by_bytes(sources(), progress=progress)
             else:
                 found = _decode_all(sources(), part=part, count=count, views=() if there else views, progress=progress)
-            index = sealed({_IMAGES: [[one.digest, one.note] for one in found]})
+            index = [[one.digest, one.note] for one in found]
             write_atomically((entry if there else part) / _INDEX, json.dumps(index).encode())
             if not there:
                 part.rename(entry)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    created = () if there else (entry, *new_lock, *made)
-    return StoreEntry(path=entry, identities=found, reused=False, created=created)
+    return StoreEntry(path=entry, identities=found, reused=False)
 
 
 def _decode_all(
@@ -147,33 +137,25 @@ def _read_index(entry: Path, count: int, *, sink: Sink) -> tuple[Identity, ...] 
     """The entry's index; None, and a notice, when it is lost or damaged."""
     path = entry / _INDEX
     try:
-        rows = unsealed(json.loads(path.read_bytes()))[_IMAGES]
-        if not isinstance(rows, list) or len(rows) != count:
+        found = tuple(Identity(digest=one, note=two) for one, two in json.loads(path.read_bytes()))
+        if len(found) != count:
             raise ValueError(f"not {count} images")  # noqa: TRY301 - as what the others find
-        return tuple(Identity(digest=one, note=two) for one, two in cast("list[tuple[str, str]]", rows))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, TypeError) as error:
         sink(Notice(text=f"{path} was damaged and is made again from the images ({error})", level="warning"))
         return None
+    return found
 
 
 @contextmanager
-def _no_trace_of_failure(root: Path, *, lock: Path) -> Iterator[tuple[Path, ...]]:
-    """Yield ``root`` and its parents that do not exist yet, deepest first; after an error they are removed again.
+def _written_below(root: Path) -> Iterator[None]:
+    """Tell an error of the file system in one line.
 
     Raises:
-        WorkdirError: for an error of the file system.
+        WorkdirError: it is raised within.
     """
-    made = tuple(folder for folder in (root, *root.parents) if not folder.exists())
     try:
-        yield made
-    except BaseException as error:  # also on Ctrl+C
-        with suppress(OSError):  # what cannot be removed must not hide the error that led here
-            if root in made:
-                lock.unlink(missing_ok=True)
-            for folder in made:
-                folder.rmdir()
-        if not isinstance(error, OSError):
-            raise
+        yield
+    except OSError as error:
         raise WorkdirError(
             f"cannot write decoded images below {root}: free space, give rights or name another folder (--cache-dir, "
             f"of a search --workdir), but got {error}"

@@ -90,8 +90,6 @@ class PixelStore(PixelSource):
         lock = self.entry / f".{file.path.name}.lock"
         with writing(self.entry), locked(lock, wait=math.inf):
             missing = np.unique(rows[~file.has(rows)])
-            near = np.isin(self.positions, self.source.beside(self.positions[missing]))
-            missing = np.intersect1d(np.flatnonzero(near), self.rows[~file.has(self.rows)])
             if len(missing):
                 self._decode(view, file, missing, check=check)
 

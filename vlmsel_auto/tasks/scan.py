@@ -48,10 +48,6 @@ class ImageSource(Protocol):
         """The encoded images at ``positions`` (sorted), in order."""
         ...
 
-    def beside(self, positions: IntArray) -> IntArray:
-        """Positions (sorted) that are best read together with these: at least these."""
-        ...
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scan:
@@ -104,10 +100,6 @@ class Files:
         """Paths of the images at ``positions``."""
         for place in positions:
             yield self.root / self.paths[place]
-
-    def beside(self, positions: IntArray) -> IntArray:
-        """These: a file is read by itself."""
-        return positions
 
 
 def scan_of_files(

@@ -96,7 +96,7 @@ def load_task(
         The task. ``bad_files`` names what was left out or converted, ``notes`` what else a reader should know.
 
     Raises:
-        TaskError: The folder cannot be used; nothing was written.
+        TaskError: The folder cannot be used; no image of it is kept.
         WorkdirError: The decoded images cannot be written, or the work directory is the task folder.
         MissingDependency: A folder of images.parquet without pyarrow.
     """

@@ -176,12 +176,15 @@ def faults(case: Case, found: Outcome, place: Path) -> list[str]:
     return wrong + file_faults(case, found, place)
 
 
+_EMPTY_STORE = ("work", "work/pixels", "work/pixels/.lock")  # what refused images leave
+
+
 def file_faults(case: Case, found: Outcome, place: Path) -> list[str]:
     """What is lost, stands where it must not, runs when it is opened, or keeps a secret."""
     changed = [path for path, kept in found.before.items() if found.after.get(path) != kept]
     wrong = [f"lost or changed {changed}"] if changed else []
     new = [path for path in found.after if path not in found.before]
-    outside = [path for path in new if path.partition("/")[0] not in case.writes]
+    outside = [path for path in new if path.partition("/")[0] not in case.writes and path not in _EMPTY_STORE]
     wrong += [f"wrote {outside}"] if outside else []
     for path in filter(Path.is_file, (place / each for each in new)):
         wrong += executable(path)
