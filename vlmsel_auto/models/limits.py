@@ -18,6 +18,7 @@ from vlmsel_auto.models.facts import Facts
 from vlmsel_auto.models.machine import Machine, embedding_seconds
 from vlmsel_auto.units import byte_count, milliseconds, parse_bytes, parse_count, parse_latency, thousands
 
+_FIXED: Final = 1e3  # excess of what no other limit makes up for
 _SIDES: Final = re.compile(r"(\d*)(-?)(\d*)", re.ASCII)
 
 
@@ -50,24 +51,13 @@ class Excluded:
 
 
 @dataclass(frozen=True, slots=True)
-class _Bound:
-    """One limit beside a candidate's value."""
+class _Found:
+    """What one limit says of a candidate."""
 
-    name: str  # of the limit
-    what: str  # what the value counts
-    value: float | None
-    most: float
-    show: Callable[[float], str]
-
-    @property
-    def excess(self) -> float:
-        """How many times too large the value is, as a logarithm; 0 where it fits or is not known."""
-        if self.value is None or self.value <= self.most:
-            return 0.0
-        return math.log(self.value / self.most) if self.most > 0 else math.inf
-
-    def __str__(self) -> str:
-        return f"{self.show(self.value or 0)} {self.what} exceed {self.name} {self.show(self.most)}"
+    limit: str
+    reason: str = ""  # why it does not fit
+    excess: float = 0.0  # how many times too large the value is, as a logarithm
+    unknown: str = ""  # a note where the value is not known
 
 
 def read_limits(
@@ -99,18 +89,12 @@ def why_not(facts: Facts, *, limits: Limits, machine: Machine | None = None) -> 
 
     With a ``machine`` its free memory and disk are limits too; without one a limit of latency is not applied.
     """
-    reasons = [str(bound) for bound in _bounds(facts, limits, machine) if bound.excess]
-    reasons += [reason for reason in (_wrong_size(facts, limits), _wrong_licence(facts, limits)) if reason]
-    return "; ".join(reasons)
+    return "; ".join(each.reason for each in _judged(facts, limits, machine) if each.reason)
 
 
 def unknowns(facts: Facts, *, limits: Limits, machine: Machine | None = None) -> tuple[str, ...]:
     """Notes on limits that a candidate passed because its value is not known."""
-    return tuple(
-        f"unknown how much {bound.what}, so {bound.name} does not count"
-        for bound in _bounds(facts, limits, machine)
-        if bound.value is None
-    )
+    return tuple(each.unknown for each in _judged(facts, limits, machine) if each.unknown)
 
 
 def within(
@@ -133,48 +117,39 @@ def within(
     return tuple(kept), tuple(excluded)
 
 
-def _bounds(facts: Facts, limits: Limits, machine: Machine | None) -> Iterator[_Bound]:
-    if limits.max_params is not None:
-        yield _Bound("--max-params", "parameters", facts.params, limits.max_params, thousands)
-    if limits.max_download_bytes is not None:
-        yield _Bound("--max-download", "to download", facts.download_bytes, limits.max_download_bytes, byte_count)
-    if limits.max_memory_bytes is not None:
-        yield _Bound("--max-memory", "of memory", facts.memory_bytes, limits.max_memory_bytes, byte_count)
-    if machine is None:
-        return
-    if limits.max_latency is not None:
+def _judged(facts: Facts, limits: Limits, machine: Machine | None) -> Iterator[_Found]:
+    memory, download = facts.memory_bytes, facts.download_bytes
+    yield _at_most("--max-params", limits.max_params, "parameters", facts.params, thousands)
+    yield _at_most("--max-download", limits.max_download_bytes, "to download", download, byte_count)
+    yield _at_most("--max-memory", limits.max_memory_bytes, "of memory", memory, byte_count)
+    if machine is not None:
         seconds = embedding_seconds(facts, images=1, machine=machine)
-        yield _Bound("--max-latency", "an image", seconds, limits.max_latency, milliseconds)
-    memory, disk = facts.memory_bytes, facts.download_bytes
-    yield _Bound("this machine's free memory", "of memory", memory, machine.memory_bytes, byte_count)
-    yield _Bound("the free disk of the hub's cache", "to download", disk, machine.disk_bytes, byte_count)
+        yield _at_most("--max-latency", limits.max_latency, "an image", seconds, milliseconds)
+        yield _at_most("this machine's free memory", machine.memory_bytes, "of memory", memory, byte_count)
+        yield _at_most("the free disk of the hub's cache", machine.disk_bytes, "to download", download, byte_count)
+    size, sides = facts.image_size, limits.image_size
+    if sides is not None and not sides[0] <= size <= sides[1]:
+        reason = f"images of {size} pixels are not within --image-size {_show_sides(sides)}"
+        yield _Found("--image-size", reason, excess=_FIXED)
+    if limits.licences and facts.licence.lower() not in {each.lower() for each in limits.licences}:
+        reason = f"licence {facts.licence} is not among --licence {','.join(limits.licences)}"
+        yield _Found("--licence", reason, excess=_FIXED)
 
 
-def _wrong_size(facts: Facts, limits: Limits) -> str:
-    if limits.image_size is None or limits.image_size[0] <= facts.image_size <= limits.image_size[1]:
-        return ""
-    return f"images of {facts.image_size} pixels are not within --image-size {_show_sides(limits.image_size)}"
-
-
-def _wrong_licence(facts: Facts, limits: Limits) -> str:
-    if not limits.licences or facts.licence.lower() in {each.lower() for each in limits.licences}:
-        return ""
-    return f"licence {facts.licence} is not among --licence {','.join(limits.licences)}"
+def _at_most(limit: str, most: float | None, what: str, value: float | None, show: Callable[[float], str]) -> _Found:
+    if value is None and most is not None:
+        return _Found(limit, unknown=f"unknown how much {what}, so {limit} does not count")
+    if value is None or most is None or value <= most:
+        return _Found(limit)
+    excess = math.log(value / most) if most > 0 else math.inf
+    return _Found(limit, f"{show(value)} {what} exceed {limit} {show(most)}", excess=excess)
 
 
 def _nothing_left(candidates: Sequence[Facts], limits: Limits, machine: Machine | None) -> str:
-    counts: Counter[str] = Counter()
-    for facts in candidates:
-        counts.update(bound.name for bound in _bounds(facts, limits, machine) if bound.excess)
-        counts["--image-size"] += bool(_wrong_size(facts, limits))
-        counts["--licence"] += bool(_wrong_licence(facts, limits))
-    told = ", ".join(f"{name} {count}" for name, count in counts.most_common() if count)
-
-    def distance(facts: Facts) -> tuple[int, float]:
-        fixed = bool(_wrong_size(facts, limits)) + bool(_wrong_licence(facts, limits))
-        return fixed, sum(bound.excess for bound in _bounds(facts, limits, machine))
-
-    nearest = min(candidates, key=distance)
+    found = {facts: tuple(_judged(facts, limits, machine)) for facts in candidates}
+    counts = Counter(each.limit for judged in found.values() for each in judged if each.reason)
+    told = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+    nearest = min(found, key=lambda facts: sum(each.excess for each in found[facts]))
     return (
         f"The limits exclude every one of {len(candidates)} candidates ({told}): raise one, or name other candidates; "
         f"the nearest is {nearest.candidate}, but got {why_not(nearest, limits=limits, machine=machine)}"

@@ -7,8 +7,9 @@ are scaled to the tower's whole input: timm's ``crop_pct`` is left out, as no ca
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -31,14 +32,23 @@ TOWER_WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")  # in timm's o
 _NAME: Final = "timm"
 _PREFIX: Final = "timm:"
 _RESIZE_MODES: Final = {"center": "shortest", "squash": "squash", "border": "longest"}  # by timm's crop_mode
-_STATED: Final = ("input_size", "mean", "std", "interpolation", "crop_mode", "classifier", "license")
+_KEPT: Final = ("input_size", "mean", "std", "interpolation", "crop_mode", "license")  # in an export
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Tower:
+    """What timm, or a folder as it writes one, says of a tower."""
+
+    name: str  # for timm's constructor, with the tag of its pretraining where it is a published one
+    arguments: Mapping[str, Json]  # of the constructor, beside the number of classes
+    stated: Mapping[str, Json]  # of the weights: timm's pretrained_cfg
 
 
 def _resolve(name: str, base: Path) -> Candidate | Unusable | None:
     if not name.startswith(_PREFIX):
         return None
     rest = name.removeprefix(_PREFIX)
-    return at(base / rest) if is_folder(base / rest) else _described(rest, {}, _published(rest), name=name)
+    return at(base / rest) if is_folder(base / rest) else _candidate(_published(rest), name=name)
 
 
 def is_tower(folder: Path) -> bool:
@@ -56,14 +66,13 @@ def at(path: Path, *, name: str | None = None) -> Candidate | Unusable:
     label = name or f"{_PREFIX}{folder}"
     try:
         _weights(folder)
-        arch, arguments, stated = _read(folder)
-        return replace(_described(arch, arguments, stated, name=label), path=folder, tag=digest(dict(stated))[:8])
+        tower = _read(folder)
+        return replace(_candidate(tower, name=label), path=folder, tag=digest(dict(tower.stated))[:8])
     except CandidateError as error:
         return Unusable(id=label, reason=str(error))
 
 
-def _published(name: str) -> dict[str, Json]:
-    """What timm states of a published tower, with the place of its weights."""
+def _published(name: str) -> _Tower:
     import timm
 
     try:
@@ -71,55 +80,17 @@ def _published(name: str) -> dict[str, Json]:
     except (RuntimeError, ValueError, KeyError):  # as timm's versions have it
         found = None
     if found is None:
-        known = timm.list_models(pretrained=True)
-        close = difflib.get_close_matches(name, known, n=3) or [each for each in known if each.startswith(name)][:3]
+        close = difflib.get_close_matches(name, timm.list_models(pretrained=True))
         hint = f"; did you mean {' or '.join(f'{_PREFIX}{each}' for each in close)}?" if close else ""
         raise CandidateError(f"timm has no such tower, and there is no such folder{hint}, but got {_PREFIX + name!r}")
     if not found.hf_hub_id:
         raise CandidateError(
             f"timm has no pretrained weights of the tower on the hub: name one that has, but got {_PREFIX + name!r}"
         )
-    stated = {key: value for key, value in vars(found).items() if key in _STATED}
-    return {**stated, "hf_hub_id": found.hf_hub_id, "hf_hub_filename": found.hf_hub_filename, "tag": found.tag}
+    return _Tower(name=name, arguments={}, stated=json.loads(json.dumps(vars(found), default=str)))
 
 
-def _described(arch: str, arguments: Mapping[str, Json], stated: Mapping[str, Json], *, name: str) -> Candidate:
-    sizes, crop = stated.get("input_size"), str(stated.get("crop_mode") or "center")
-    size = list(sizes[1:]) if isinstance(sizes, (list, tuple)) else None
-    preprocess: dict[str, Json] = {
-        "resize_mode": _RESIZE_MODES.get(crop, crop),
-        "interpolation": stated.get("interpolation"),
-    }
-    return Candidate(
-        id=name,
-        source=_NAME,
-        arch=arch.partition(".")[0],
-        tag=str(stated.get("tag") or ""),
-        view=view_of(preprocess, size=size, name=name),
-        params=_counted(arch, arguments),
-        family=family_of({"vision_cfg": {"timm_model_name": arch}}),
-        has_text=False,
-    )
-
-
-def _counted(arch: str, arguments: Mapping[str, Json]) -> int:
-    """Parameters without the classifier; nothing is read or drawn."""
-    import timm
-    import torch
-
-    create: Callable[..., torch.nn.Module] = timm.create_model
-    try:
-        with torch.device("meta"):
-            tower = create(arch, pretrained=False, num_classes=0, **arguments)
-    except Exception as error:  # timm raises all kinds here
-        raise CandidateError(
-            f"timm cannot build the tower ({type(error).__name__}: {error}), but got {arch!r}"
-        ) from error
-    return sum(each.numel() for each in tower.parameters())
-
-
-def _read(folder: Path) -> tuple[str, dict[str, Json], dict[str, Json]]:
-    """Architecture, numbers for its constructor and what is stated of the weights: a folder's configuration."""
+def _read(folder: Path) -> _Tower:
     path = within(folder, TOWER_CONFIG)
     try:
         config = parse_json(path.read_bytes())
@@ -134,7 +105,7 @@ def _read(folder: Path) -> tuple[str, dict[str, Json], dict[str, Json]]:
         raise CandidateError(f"architecture in {str(path)!r} must name a built-in tower of timm, but got {arch!r}")
     if not isinstance(arguments, dict) or not all(_is_number(each) for each in arguments.values()):
         raise CandidateError(f"model_args in {str(path)!r} must be numbers by name, but got {arguments!r}")
-    return arch, arguments, {key: value for key, value in stated.items() if key in _STATED}
+    return _Tower(name=arch, arguments=arguments, stated=stated)
 
 
 def _is_number(value: Json) -> bool:
@@ -148,17 +119,48 @@ def _weights(folder: Path) -> Path:
     return within(folder, found)
 
 
-def _of(candidate: Candidate) -> tuple[str, Mapping[str, Json], Mapping[str, Json]]:
-    if candidate.path is not None:
-        return _read(candidate.path)
-    name = candidate.id.removeprefix(_PREFIX)
-    return name, {}, _published(name)
+def _of(candidate: Candidate) -> _Tower:
+    return _published(candidate.id.removeprefix(_PREFIX)) if candidate.path is None else _read(candidate.path)
+
+
+def _candidate(tower: _Tower, *, name: str) -> Candidate:
+    sizes, crop = tower.stated.get("input_size"), str(tower.stated.get("crop_mode") or "center")
+    preprocess: dict[str, Json] = {
+        "resize_mode": _RESIZE_MODES.get(crop, crop),
+        "interpolation": tower.stated.get("interpolation"),
+    }
+    return Candidate(
+        id=name,
+        source=_NAME,
+        arch=tower.name.partition(".")[0],
+        tag=str(tower.stated.get("tag") or ""),
+        view=view_of(preprocess, size=sizes[1:] if isinstance(sizes, list) else None, name=name),
+        params=_counted(tower),
+        family=family_of({"vision_cfg": {"timm_model_name": tower.name}}),
+        has_text=False,
+    )
+
+
+def _counted(tower: _Tower) -> int:
+    """Parameters without the classifier; nothing is read or drawn."""
+    import timm
+    import torch
+
+    create: Callable[..., torch.nn.Module] = timm.create_model
+    try:
+        with torch.device("meta"):
+            made = create(tower.name, pretrained=False, num_classes=0, **tower.arguments)
+    except Exception as error:  # timm raises all kinds here
+        raise CandidateError(
+            f"timm cannot build the tower ({type(error).__name__}: {error}), but got {tower.name!r}"
+        ) from error
+    return sum(each.numel() for each in made.parameters())
 
 
 def _facts(candidate: Candidate) -> Stated:
-    _, _, stated = _of(candidate)
+    stated = _of(candidate).stated
     return Stated(
-        repository=str(stated.get("hf_hub_id") or ""),
+        repository=str(stated.get("hf_hub_id") or "") if candidate.path is None else "",
         licence=str(stated.get("license") or UNKNOWN),
         elsewhere=candidate.id if candidate.path is None else candidate.arch,
     )
@@ -173,7 +175,7 @@ def _fingerprint(candidate: Candidate) -> str:
 def _files(candidate: Candidate) -> tuple[HubFile, ...]:
     if candidate.path is not None:
         return ()
-    _, _, stated = _of(candidate)
+    stated = _of(candidate).stated
     named = stated.get("hf_hub_filename")
     return (HubFile(repository=str(stated["hf_hub_id"]), names=(str(named),) if named else TOWER_WEIGHTS),)
 
@@ -182,45 +184,19 @@ def _load(candidate: Candidate) -> Opened:
     from vlmsel_auto.models import hub
     from vlmsel_auto.models.loaders import load_tower
 
-    name, arguments, stated = _of(candidate)
+    tower = _of(candidate)
     weights = _weights(candidate.path) if candidate.path is not None else hub.in_cache(_files(candidate)[0])
-    named = stated.get("classifier")
+    named = tower.stated.get("classifier") or []
+    kept = {key: tower.stated[key] for key in _KEPT if tower.stated.get(key)}
+    config: dict[str, Json] = {"architecture": candidate.arch, "num_classes": 0, "model_args": dict(tower.arguments)}
     return load_tower(
         candidate,
         weights,
-        name=name,
-        arguments=arguments,
-        classifier=[named] if isinstance(named, str) else _texts(named),
-        config=_config(candidate, arguments, stated),
+        name=tower.name,
+        arguments=tower.arguments,
+        classifier=[str(each) for each in (named if isinstance(named, list) else [named])],
+        config={**config, "pretrained_cfg": {**kept, "crop_pct": 1.0, "num_classes": 0}},
     )
-
-
-def _texts(value: Json | Sequence[str]) -> list[str]:
-    return [str(each) for each in value] if isinstance(value, (list, tuple)) else []
-
-
-def _plain(value: Json | tuple[float, ...]) -> Json:
-    """A value of timm's as JSON has it."""
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _config(candidate: Candidate, arguments: Mapping[str, Json], stated: Mapping[str, Json]) -> dict[str, Json]:
-    """Configuration of the tower without its classifier, as timm and `at` read it."""
-    modes = {ours: theirs for theirs, ours in _RESIZE_MODES.items()}
-    view = candidate.view
-    kept: dict[str, Json] = {
-        "input_size": [3, view.size, view.size],
-        "mean": _plain(stated.get("mean")),
-        "std": _plain(stated.get("std")),
-        "interpolation": view.interpolation,
-        "crop_mode": modes[view.resize_mode],
-        "crop_pct": 1.0,
-        "num_classes": 0,
-    }
-    if stated.get("license"):
-        kept["license"] = stated["license"]
-    config: dict[str, Json] = {"architecture": candidate.arch, "num_classes": 0, "pretrained_cfg": kept}
-    return {**config, "model_args": dict(arguments)} if arguments else config
 
 
 SOURCE: Final = CandidateSource(
