@@ -45,9 +45,6 @@ candidates = ["mini-zoo"]
 [[candidate]]
 path = "model"
 id = "mine"
-[[candidate]]
-arch = "RN50"
-tag = "openai"
 """
 REPORT = encode(make_report())
 

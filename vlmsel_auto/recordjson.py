@@ -117,6 +117,8 @@ def _decode_union(kinds: tuple[Any, ...], value: Json, place: str) -> object:
 
 
 def _decode_plain(kind: Any, value: Json, place: str) -> object:
+    if kind is object:
+        return value
     if kind is float and (value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))):
         try:
             return math.nan if value is None else float(value)

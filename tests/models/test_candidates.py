@@ -113,10 +113,8 @@ def test_a_toml_list(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "zoo.toml").write_text('candidates = ["RN-Mi-64.all-m"]\n')
     (tmp_path / "list.toml").write_text(
-        'candidates = ["ViT-Mi-8-64.all-l", "more/zoo.toml", "local-dir:models/mine"]\n'
+        'candidates = ["ViT-Mi-8-64.all-l", "more/zoo.toml", "local-dir:models/mine", "RN50/openai"]\n'
         '[[candidate]]\nid = "named"\npath = "models/mine"\n'
-        '[[candidate]]\narch = "RN50"\ntag = "openai"\n'
-        '[[candidate]]\nid = "ViT-Mi-4-32.all-m"\n'
     )
     monkeypatch.chdir("/")  # paths are relative to the file, not to the working directory
     found = candidates.resolve(tmp_path / "list.toml")
@@ -124,9 +122,8 @@ def test_a_toml_list(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "ViT-Mi-8-64.all-l",
         "RN-Mi-64.all-m",
         f"local-dir:{folder.resolve()}",
-        "named",
         "RN50/openai",
-        "ViT-Mi-4-32.all-m",
+        "named",
     ]
     assert candidates.resolve(str(tmp_path / "list.toml")) == found
 
@@ -140,7 +137,7 @@ def test_a_toml_list(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("models = ['a']", "must hold candidates"),
         ("candidates = 'mini-zoo'", "must hold candidates"),
         ("candidates = [1]", "must hold candidates"),
-        ("[[candidate]]\narch = 'RN50'", r"needs path \(and id\), arch and tag, or id"),
+        ("[[candidate]]\narch = 'RN50'", r"needs path \(and id\)"),
         ("[[candidate]]\npath = 'x'\nweights = 'y'", r"needs path \(and id\)"),
         ("[[candidate]]\npath = 7", r"needs path \(and id\)"),
         ("[[candidate]]\npath = 'absent'", "A model folder is needed"),

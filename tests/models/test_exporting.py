@@ -142,7 +142,7 @@ def test_quick_gelu_and_a_hub_style_configuration_are_kept(tmp_path: Path) -> No
 
 def test_an_earlier_export_is_replaced_and_nothing_is_left_behind(tmp_path: Path) -> None:
     model = _model()
-    (tmp_path / ".part-model-deadbeef").mkdir()  # of a run that was killed
+    (tmp_path / ".part-model").mkdir()  # of a run that was killed
     _export(model, tmp_path / "model")
     (tmp_path / "model" / "stale.txt").write_text("old")
     _export(model, tmp_path / "model", bias=0.5)
@@ -158,13 +158,12 @@ def test_an_earlier_export_is_replaced_and_nothing_is_left_behind(tmp_path: Path
     ]
 
 
-@pytest.mark.parametrize("name", ["model", "model[1]"])
-def test_a_running_export_of_a_neighbour_is_left_alone(tmp_path: Path, name: str) -> None:
-    neighbours = {f".part-{name}-2-abcd1234", f".part-{name}-old-abcd1234", f".part-{name}-abcd1234-abcd1234"}
-    for each in (*neighbours, f".part-{name}-deadbeef", f".part-{name}-deadbeef-old"):
+def test_a_running_export_of_a_neighbour_is_left_alone(tmp_path: Path) -> None:
+    neighbours = {".part-model-2", ".old-model-2"}
+    for each in (*neighbours, ".part-model", ".old-model"):
         (tmp_path / each).mkdir()
-    _export(_model(), tmp_path / name, bias=0.5)
-    assert {path.name for path in tmp_path.iterdir()} == {name, *neighbours}
+    _export(_model(), tmp_path / "model", bias=0.5)
+    assert {path.name for path in tmp_path.iterdir()} == {"model", *neighbours}
 
 
 @pytest.mark.parametrize("step", [1, 2])
@@ -189,7 +188,7 @@ def test_an_interrupt_between_the_renames_keeps_the_earlier_export(
 
 def test_what_was_killed_between_the_renames_is_back_before_anything_is_written(tmp_path: Path) -> None:
     model = _model()
-    _export(model, tmp_path / "model").rename(tmp_path / ".part-model-deadbeef-old")
+    _export(model, tmp_path / "model").rename(tmp_path / ".old-model")
     model.model_cfg["vision_cfg"]["no JSON"] = {1j}  # this export fails
     with pytest.raises(TypeError, match="not JSON serializable"):
         _export(model, tmp_path / "model", bias=0.5)

@@ -34,8 +34,8 @@ def resolve(names: str | Sequence[str] | Path, *, sink: Sink = discard) -> tuple
         names: one name, a comma-separated list, a sequence of either, or a path. A name is ``mini-zoo`` (all of it),
             the folder name of a member of it, a preset (``tiny``, ``laptop``, ``server``, ``all``), ``ARCH/TAG`` of
             open_clip, ``hf-hub:ORG/REPOSITORY``, ``timm:NAME``, ``local-dir:FOLDER``, a folder, or a ``.toml`` file
-            with ``candidates = [names]`` and ``[[candidate]]`` tables of ``path`` (and ``id``), of ``arch`` and
-            ``tag``, or of ``id``. Paths in a TOML file are relative to the file.
+            with ``candidates = [names]`` and ``[[candidate]]`` tables of ``path`` (and ``id``), which are relative to
+            the file.
         sink: takes a notice for each name that was given twice, and of what a preset leaves out.
 
     Raises:
@@ -159,29 +159,24 @@ def _from_toml(path: Path, *, seen: tuple[Path, ...]) -> Iterable[_Found]:
     inner = (*seen, file)
     yield from _expand(names, base=path.parent, seen=inner)
     for table in tables:
-        yield from _from_table(table, file=path, seen=inner)
+        yield _from_table(table, file=path)
 
 
-def _from_table(table: Mapping[str, object], *, file: Path, seen: tuple[Path, ...]) -> Iterable[_Found]:
+def _from_table(table: Mapping[str, object], *, file: Path) -> Candidate | Unusable:
     texts = {key: value for key, value in table.items() if isinstance(value, str) and value}
     match sorted(texts) if len(texts) == len(table) else []:
-        case ["id"]:
-            return _from_name(texts["id"], base=file.parent, seen=seen)
         case ["path"]:
-            return (_in_folder(file.parent / texts["path"]),)
+            return _in_folder(file.parent / texts["path"])
         case ["id", "path"]:
             path, name = file.parent / texts["path"], texts["id"]
             if name in {candidate.id for candidate in mini_zoo()}:
                 raise CandidateError(
                     f"A folder cannot take the id of a mini-zoo member, but got {name!r} for {str(path)!r}"
                 )
-            return (_in_folder(path, name=name),)
-        case ["arch", "tag"]:
-            return _from_name(f"{texts['arch']}/{texts['tag']}", base=file.parent, seen=seen)
+            return _in_folder(path, name=name)
         case _:
             raise CandidateError(
-                f"A [[candidate]] of {str(file)!r} needs path (and id), arch and tag, or id, as texts, "
-                f"but got {dict(table)!r}"
+                f"A [[candidate]] of {str(file)!r} needs path (and id) as texts, but got {dict(table)!r}"
             )
 
 

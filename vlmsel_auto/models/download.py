@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
+from typing import cast
 
 from vlmsel_auto.errors import CandidateError, TrialUnavailable
 from vlmsel_auto.events import DownloadProgress, Sink, discard
@@ -98,12 +98,23 @@ def fetch(candidate: Candidate, *, sink: Sink = discard, stop: threading.Event |
     )
 
 
-@dataclass(kw_only=True, eq=False)
-class _Download:
-    candidate: Candidate
-    thread: threading.Thread
-    stop: threading.Event
-    error: list[BaseException] = field(default_factory=list)
+class _Download(threading.Thread):
+    """A candidate's files on their way."""
+
+    def __init__(self, candidate: Candidate, *, sink: Sink) -> None:
+        super().__init__(name=f"download of {candidate.id}", daemon=True)
+        self.candidate = candidate
+        self.stop = threading.Event()
+        self.error: BaseException | None = None
+        self._sink = sink
+        self.start()
+
+    def run(self) -> None:
+        """Bring them."""
+        try:
+            fetch(self.candidate, sink=self._sink, stop=self.stop)
+        except BaseException as caught:  # noqa: BLE001 - told where the candidate is asked for
+            self.error = caught
 
 
 class Prefetcher(AbstractContextManager["Prefetcher"]):
@@ -125,20 +136,9 @@ class Prefetcher(AbstractContextManager["Prefetcher"]):
 
     def start(self, candidate: Candidate) -> None:
         """Begin to download a candidate; another one that is under way is broken off, and resumed when asked for."""
-        if self._job is not None and self._job.candidate == candidate:
-            return
-        self._end()
-        stop, error = threading.Event(), list[BaseException]()
-
-        def run() -> None:
-            try:
-                fetch(candidate, sink=self._sink, stop=stop)
-            except BaseException as caught:  # noqa: BLE001 - told where the candidate is asked for
-                error.append(caught)
-
-        thread = threading.Thread(target=run, name=f"download of {candidate.id}", daemon=True)
-        self._job = _Download(candidate=candidate, thread=thread, stop=stop, error=error)
-        thread.start()
+        if self._job is None or self._job.candidate != candidate:
+            self._end()
+            self._job = _Download(candidate, sink=self._sink)
 
     def fetch(self, candidate: Candidate) -> None:
         """Return when the candidate is in the cache: its download under way is waited for, any other is broken off.
@@ -147,22 +147,19 @@ class Prefetcher(AbstractContextManager["Prefetcher"]):
             TrialUnavailable: as `fetch` at module level, also for what went wrong in the background.
             CandidateError: likewise.
         """
-        job = self._job
-        if job is None or job.candidate != candidate:
-            self._end()
-            fetch(candidate, sink=self._sink)
-            return
-        while job.thread.is_alive():
-            job.thread.join(_POLL_SECONDS)
+        self.start(candidate)
+        job = cast("_Download", self._job)
+        while job.is_alive():
+            job.join(_POLL_SECONDS)
         self._job = None
-        if job.error:
-            raise job.error[0]
+        if job.error is not None:
+            raise job.error
 
     def _end(self) -> None:
         job, self._job = self._job, None
         if job is not None:
             job.stop.set()
-            job.thread.join(_END_SECONDS)
+            job.join(_END_SECONDS)
 
 
 def _missing(candidate: Candidate) -> list[HubFile]:

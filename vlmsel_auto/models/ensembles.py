@@ -28,6 +28,17 @@ class Ensemble:
     answers: tuple[AnswerLevel, ...] = ()  # as those of a `Classifier`
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Record:
+    """What the file holds; members are names of folders."""
+
+    format: str
+    version: int
+    members: tuple[str, ...]
+    weights: tuple[float, ...]
+    answers: tuple[AnswerLevel, ...] = ()
+
+
 def write_ensemble(
     folder: Path, *, weights: Sequence[float], answers: Sequence[AnswerLevel] = (), card: str = ""
 ) -> None:
@@ -35,13 +46,11 @@ def write_ensemble(
 
     ``card`` is its README.md, see `card.ensemble_card`.
     """
-    names = [f"member-{place}" for place in range(1, len(weights) + 1)]
-    what = {"members": names, "weights": list(weights), "answers": encode(answers)}
+    names = tuple(f"member-{place}" for place in range(1, len(weights) + 1))
+    record = _Record(format=_FORMAT, version=_VERSION, members=names, weights=tuple(weights), answers=tuple(answers))
     if card:
         write_atomically(folder / "README.md", card.encode())
-    write_atomically(
-        folder / _RECORD, (json.dumps({"format": _FORMAT, "version": _VERSION, **what}, indent=1) + "\n").encode()
-    )
+    write_atomically(folder / _RECORD, (json.dumps(encode(record), indent=1) + "\n").encode())
     for other in folder.glob("member-*"):
         if other.name not in names:
             shutil.rmtree(other, ignore_errors=True)
@@ -54,23 +63,17 @@ def read_ensemble(folder: Path) -> Ensemble | None:
         CandidateError: its record is damaged, or names something outside the folder.
     """
     try:
-        record = parse_json((folder / _RECORD).read_bytes())
-        names, weights = record["members"], [float(each) for each in record["weights"]]
-        _check(record["format"], record["version"], names, weights)
-        members = tuple(_inside(folder, name) for name in names)
-        answers = tuple(decode(AnswerLevel, each) for each in record.get("answers", ()))
+        found = decode(_Record, parse_json((folder / _RECORD).read_bytes()))
+        if (found.format, found.version) != (_FORMAT, _VERSION) or not found.members:
+            raise ValueError(f"only {_FORMAT!r} version {_VERSION} with members is read")  # noqa: TRY301 - as what decode finds
+        if len(found.weights) != len(found.members) or not all(0 <= each < math.inf for each in found.weights):
+            raise ValueError("each member needs a weight that is not negative")  # noqa: TRY301 - likewise
+        members = tuple(_inside(folder, name) for name in found.members)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise CandidateError(f"The ensemble cannot be read ({error}), but got {str(folder)!r}") from error
-    return Ensemble(members=members, weights=tuple(weights), answers=answers)
-
-
-def _check(name: object, version: object, members: Sequence[str], weights: Sequence[float]) -> None:
-    if (name, version) != (_FORMAT, _VERSION) or not members:
-        raise ValueError(f"only {_FORMAT!r} version {_VERSION} with members is read")
-    if len(weights) != len(members) or not all(math.isfinite(each) and each >= 0 for each in weights):
-        raise ValueError("each member needs a weight that is not negative")
+    return Ensemble(members=members, weights=found.weights, answers=found.answers)
 
 
 def _inside(folder: Path, name: str) -> Path:

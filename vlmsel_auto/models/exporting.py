@@ -6,8 +6,6 @@ The folder is written under another name and renamed: a reader, or a kill, meets
 from __future__ import annotations
 
 import json
-import re
-import secrets
 import shutil
 import stat
 from collections.abc import Mapping
@@ -37,7 +35,6 @@ _HEAD = "head.safetensors"
 _CLASSES = "classes.json"
 _FORMAT = "vlmsel_auto classifier"
 _VERSION = 1
-_OLD = "-old"  # ends the name of an earlier export that is being replaced
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,10 +47,24 @@ class Classifier:
     classes: tuple[str, ...]  # the rows of head
     prompts: tuple[str, ...]  # class names as they are spoken
     templates: tuple[str, ...]  # each holds one {}
-    about: Mapping[str, Json] = field(default_factory=dict)  # what a reader should know: method, accuracies, seed
+    about: Mapping[str, object] = field(default_factory=dict)  # what a reader should know: method, accuracies, seed
     answers: tuple[AnswerLevel, ...] = ()  # how often it is right above which probability; none: not known
     familiar: Familiar | None = None  # what the training images look like; None: not known
     candidate: str = ""  # what the model was tuned from; only `read_classifier` fills it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Record:
+    """A classifier but for its arrays, as a file."""
+
+    format: str
+    version: int
+    candidate: str
+    classes: tuple[str, ...]
+    prompts: tuple[str, ...]
+    templates: tuple[str, ...]
+    about: Mapping[str, object]
+    answers: tuple[AnswerLevel, ...] = ()
 
 
 def export(model: LoadedModel, classifier: Classifier, *, directory: Path, known: Provenance = NOTHING_KNOWN) -> Path:
@@ -72,26 +83,26 @@ def export(model: LoadedModel, classifier: Classifier, *, directory: Path, known
             f"The export folder must be new, empty or an earlier export: choose another, but got {str(directory)!r}"
         )
     origin = _origin(model.candidate)
-    part = directory.parent / f".part-{directory.name}-{secrets.token_hex(4)}"
+    part, old = _beside(directory)
     try:
-        _clear(directory)
+        _clear(directory)  # of what a run that was killed left
         part.mkdir(parents=True)
         _write(part, model=model)
         tensors = {"weight": classifier.head, "bias": classifier.bias, "scale": [classifier.scale]}
         if classifier.familiar is not None:
             tensors |= {"means": classifier.familiar.means, "limit": [classifier.familiar.limit]}
         save_file({key: torch.tensor(value, dtype=torch.float32) for key, value in tensors.items()}, part / _HEAD)
-        record: dict[str, Json] = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "candidate": origin.candidate,
-            "classes": list(classifier.classes),
-            "prompts": list(classifier.prompts),
-            "templates": list(classifier.templates),
-            "about": dict(classifier.about),
-            "answers": encode(classifier.answers),
-        }
-        _write_json(part / _CLASSES, record)
+        record = _Record(
+            format=_FORMAT,
+            version=_VERSION,
+            candidate=origin.candidate,
+            classes=classifier.classes,
+            prompts=classifier.prompts,
+            templates=classifier.templates,
+            about=classifier.about,
+            answers=classifier.answers,
+        )
+        _write_json(part / _CLASSES, encode(record))
         text_cfg = cast("Mapping[str, Json]", model.model_cfg.get("text_cfg", {}))
         text = model_card(
             origin,
@@ -103,11 +114,13 @@ def export(model: LoadedModel, classifier: Classifier, *, directory: Path, known
         )
         (part / "README.md").write_text(text, "utf-8")
         _same_mode(part)
-        _swap(part, directory)
+        if directory.exists():
+            directory.rename(old)
+        part.rename(directory)
     except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
         raise WorkdirError(f"Cannot write the export folder ({error}), but got {str(directory)!r}") from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        _clear(directory)
     return directory
 
 
@@ -121,22 +134,23 @@ def read_classifier(directory: Path) -> Classifier:
     where = str(directory)
     labels, weights = within(directory, _CLASSES), within(directory, _HEAD)
     try:
-        record = parse_json(labels.read_bytes())
+        record = decode(_Record, parse_json(labels.read_bytes()))
         with safe_open(weights, framework="numpy") as file:
             head, bias, scale = (file.get_tensor(key).astype(np.float32) for key in ("weight", "bias", "scale"))
             known = [file.get_tensor(key).astype(np.float32) for key in ("means", "limit") if key in file.keys()]  # noqa: SIM118 - no mapping
-        _check_format(record["format"], record["version"])
+        if (record.format, record.version) != (_FORMAT, _VERSION):
+            raise ValueError(f"only {_FORMAT!r} version {_VERSION} is read")  # noqa: TRY301 - as what decode finds
         found = Classifier(
             head=head,
             bias=bias,
             scale=scale.item(),
-            classes=_texts(record["classes"]),
-            prompts=_texts(record["prompts"]),
-            templates=_texts(record["templates"]),
-            about=dict(record["about"]),
-            answers=tuple(decode(AnswerLevel, each) for each in record.get("answers", ())),
+            classes=record.classes,
+            prompts=record.prompts,
+            templates=record.templates,
+            about=record.about,
+            answers=record.answers,
             familiar=Familiar(means=known[0], limit=known[1].item()) if known else None,
-            candidate=str(record["candidate"]),
+            candidate=record.candidate,
         )
         _check(found)
     except FileNotFoundError as error:
@@ -149,11 +163,6 @@ def read_classifier(directory: Path) -> Classifier:
             f"The classifier is damaged ({type(error).__name__}: {error}), but got {where!r}"
         ) from error
     return found
-
-
-def _check_format(name: object, number: object) -> None:
-    if (name, number) != (_FORMAT, _VERSION):
-        raise ValueError(f"only {_FORMAT!r} version {_VERSION} is read, but got {name!r} version {number!r}")
 
 
 def _check(classifier: Classifier) -> None:
@@ -169,12 +178,6 @@ def _check(classifier: Classifier) -> None:
         raise ValueError(f"Each class needs a name of its own, but got {list(classifier.classes)!r}")
     if not (np.isfinite(head).all() and np.isfinite(bias).all() and np.isfinite(scale) and scale > 0):
         raise ValueError(f"Head and bias must be finite and the scale positive, but got scale {scale!r}")
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise ValueError(f"a list of texts is needed, but got {value!r}")
-    return tuple(value)
 
 
 def _is_replaceable(directory: Path) -> bool:
@@ -206,7 +209,7 @@ def _write(folder: Path, *, model: LoadedModel) -> None:
     _write_json(folder / CONFIG, {"model_cfg": model_cfg, "preprocess_cfg": dict(model.preprocess_cfg)})
 
 
-def _write_json(path: Path, value: Mapping[str, Json]) -> None:
+def _write_json(path: Path, value: Json | Mapping[str, Json]) -> None:
     path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
 
 
@@ -223,32 +226,15 @@ def _origin(candidate: Candidate) -> Facts:
     return replace(known, candidate=source_of(candidate).facts(candidate).elsewhere or candidate.id)
 
 
-def _swap(part: Path, directory: Path) -> None:
-    """Put ``part`` in the place of ``directory``; between the two renames only the old one's name is missing."""
-    if not directory.exists():
-        part.rename(directory)
-        return
-    old = directory.parent / f"{part.name}{_OLD}"
-    try:
-        directory.rename(old)
-        part.rename(directory)
-    except BaseException:  # also on KeyboardInterrupt: the earlier export stays
-        if old.exists() and not directory.exists():
-            old.rename(directory)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+def _beside(directory: Path) -> tuple[Path, Path]:
+    """Where the export to ``directory`` is written, and where an earlier one lies while it is replaced."""
+    return directory.with_name(f".part-{directory.name}"), directory.with_name(f".old-{directory.name}")
 
 
 def _clear(directory: Path) -> None:
-    """Remove what a run that was killed left of an export to ``directory``, and of none beside it.
-
-    What was killed between the two renames goes back to its place.
-    """
-    own = re.compile(rf"\.part-{re.escape(directory.name)}-[0-9a-f]{{8}}({_OLD})?")
-    for scrap in directory.parent.glob(".part-*"):
-        if not own.fullmatch(scrap.name):
-            continue
-        if scrap.name.endswith(_OLD) and not directory.exists():
-            scrap.rename(directory)
-        else:
-            shutil.rmtree(scrap, ignore_errors=True)
+    """Remove what is half written; an earlier export that nothing has replaced goes back to its place."""
+    part, old = _beside(directory)
+    if old.exists() and not directory.exists():
+        old.rename(directory)
+    for scrap in (part, old):
+        shutil.rmtree(scrap, ignore_errors=True)

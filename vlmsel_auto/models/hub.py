@@ -35,7 +35,7 @@ from huggingface_hub.utils import build_hf_headers, tqdm
 
 from vlmsel_auto.cache import file_digest
 from vlmsel_auto.errors import TrialUnavailable
-from vlmsel_auto.models.hub_reasons import BrokenOff, Damaged, Stopped, endpoint, explain, hide_secrets_in_logs, said
+from vlmsel_auto.models.hub_reasons import endpoint, explain, hide_secrets_in_logs, said
 from vlmsel_auto.models.hubfiles import HubFile
 from vlmsel_auto.process import is_disk_error, locked, nearest_there
 
@@ -259,7 +259,7 @@ def _ask(file: HubFile) -> RemoteFile | None:
     except EntryNotFoundError:
         return None
     if answer.etag is None or not _ETAG.fullmatch(answer.etag):  # it becomes a file name
-        raise BrokenOff(f"an answer without a usable ETag, {answer.etag!r}; is this a hub?")
+        raise TrialUnavailable(f"cannot begin: is this a hub? but got no usable ETag, {answer.etag!r},")
     return RemoteFile(asked=file, etag=answer.etag, size=answer.size)
 
 
@@ -273,7 +273,7 @@ class _Growing(io.BufferedWriter):
 
     def write(self, chunk: bytes, /) -> int:  # type: ignore[override]  # huggingface_hub hands over bytes
         if self._stop.is_set():
-            raise Stopped
+            raise TrialUnavailable("was stopped: the same command goes on with the rest, but got a stop")
         written = super().write(chunk)
         self._arrived(self.tell())
         return written
@@ -295,20 +295,24 @@ def _receive(file: RemoteFile, *, arrived: Callable[[int], None], stop: threadin
                     expected_size=file.size,
                     tqdm_class=cast("type[tqdm]", _no_bar),
                 )
-        except (HfHubHTTPError, OfflineModeIsEnabled, Stopped):
+        except (HfHubHTTPError, OfflineModeIsEnabled, TrialUnavailable):
             raise
         except Exception as error:
             if is_disk_error(error):
                 raise
             of = "" if file.size is None else f" of {file.size:,}"
-            raise BrokenOff(f"{said(error)} after {_bytes(partial):,}{of} bytes") from error
+            got = f"{said(error)} after {_bytes(partial):,}{of} bytes"
+            raise TrialUnavailable(f"broke off: the same command goes on with the rest, but got {got}") from error
     if file.size is not None and (found := _bytes(partial)) != file.size:
-        partial.unlink()
-        raise Damaged(f"{found:,} bytes instead of {file.size:,}")
+        raise _damaged(partial, f"{found:,} bytes instead of {file.size:,}")
     if _SHA256.fullmatch(file.etag) and (sha256 := file_digest(partial)) != file.etag:
-        partial.unlink()
-        raise Damaged(f"SHA-256 {sha256} instead of {file.etag}")
+        raise _damaged(partial, f"SHA-256 {sha256} instead of {file.etag}")
     partial.replace(file.blob)
+
+
+def _damaged(file: Path, got: str) -> TrialUnavailable:
+    file.unlink()
+    return TrialUnavailable(f"is damaged and was deleted: try again, or another network or mirror, but got {got}")
 
 
 def _no_bar(**_: object) -> tqdm:

@@ -15,22 +15,11 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
+from vlmsel_auto.errors import TrialUnavailable
 from vlmsel_auto.models.hubfiles import HubFile
 from vlmsel_auto.process import is_disk_error
 
 _UNAUTHORISED, _TOO_MANY = 401, 429  # HTTP status
-
-
-class BrokenOff(Exception):
-    """A transfer failed or ended early; another one may bring the rest."""
-
-
-class Stopped(Exception):
-    """The transfer was asked to end; what came so far is on disk."""
-
-
-class Damaged(Exception):
-    """The bytes are not those that were promised; they were deleted."""
 
 
 def endpoint() -> str:
@@ -59,18 +48,8 @@ def explain(error: Exception, file: HubFile, *, cache: Path) -> str:  # noqa: PL
             return f"HF_HUB_OFFLINE is set and the cache lacks {name}: unset it or download it first, but got {where}"
         case HfHubHTTPError():
             return _explain_status(error, where=where)
-        case BrokenOff():
-            return (
-                f"The download of {name} broke off: the same command goes on with the rest, but got {said(error)} "
-                f"for {where}"
-            )
-        case Damaged():
-            return (
-                f"The download of {name} is damaged and was deleted: try again, or another network or mirror, but got "
-                f"{error} for {where}"
-            )
-        case Stopped():
-            return f"The download of {name} was stopped: the same command goes on with the rest, but got {where}"
+        case TrialUnavailable():  # the transfer's own
+            return f"The download of {name} {error} for {where}"
         case _ if is_disk_error(error):
             return f"Cannot write {name} to {str(cache)!r}: free space or give rights, but got {said(error)}"
         case _:
