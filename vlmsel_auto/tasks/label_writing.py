@@ -17,7 +17,7 @@ from vlmsel_auto.errors import TaskError
 from vlmsel_auto.tasks.class_names import check_class_names, named_classes
 from vlmsel_auto.tasks.file_names import inside, shown
 from vlmsel_auto.tasks.imagefolder import scan_folder
-from vlmsel_auto.tasks.labels_csv import EMPTY, LABELS, below, locate, parse_table, scan_csv
+from vlmsel_auto.tasks.labels_csv import EMPTY, LABELS, LabelTable, below, locate, parse_table, scan_csv
 from vlmsel_auto.tasks.parquet import IMAGES
 
 _Row: TypeAlias = tuple[str | None, tuple[str, ...]]  # path below the folder, None: no such file; and cells
@@ -33,9 +33,7 @@ class LabelFile:
         """
         self._root = root
         self._labels = dict(labels)
-        self._data: bytes | None = None  # of the file when it was read or written last; None: there was none
-        self._table = EMPTY
-        self._rows: list[_Row] = []  # of the table
+        self._stored: dict[str, str] = {}  # of these, what the table held when it was read or written last
 
     @property
     def path(self) -> Path:
@@ -54,8 +52,8 @@ class LabelFile:
             TaskError: the file cannot be read or written, or says another label by now, which is then known.
         """
         before = self._labels.get(path)
-        self._catch_up()
-        now = self._stored().get(path)
+        table, rows = self._catch_up()
+        now = self._stored.get(path)
         if now is not None and now not in {before, label}:
             raise TaskError(
                 f"somebody else has labelled {path!r} as {now!r} in {self.path}; answer again to change it, but got "
@@ -63,61 +61,48 @@ class LabelFile:
             )
         labels = {name: each for name, each in self._labels.items() if name != path}
         labels |= {} if label is None else {path: label}
-        table = self._table
-        if self._data is None:
-            rows: list[_Row] = [(name, table.new_row(name, each)) for name, each in labels.items()]
+        if table is EMPTY:
+            rows = [(name, table.new_row(name, each)) for name, each in labels.items()]
         elif label is None:
-            rows = [(name, row) for name, row in self._rows if name != path]
+            rows = [(name, row) for name, row in rows if name != path]
         elif now is None:
-            rows = [*self._rows, (path, table.new_row(path, label))]
+            rows = [*rows, (path, table.new_row(path, label))]
         else:
-            rows = [(name, table.with_label(row, label) if name == path else row) for name, row in self._rows]
-        self._write(rows, path=path)
-        self._labels = labels
+            rows = [(name, table.with_label(row, label) if name == path else row) for name, row in rows]
+        self._write(replace(table, rows=tuple(row for _, row in rows)), path=path)
+        self._labels, self._stored = labels, {name: table.label(row) for name, row in rows if name is not None}
 
-    def _stored(self) -> dict[str, str]:
-        """Labels in the table."""
-        return {name: self._table.label(row) for name, row in self._rows if name is not None}
-
-    def _catch_up(self) -> None:
-        """Take what others wrote since the file was read or written last."""
+    def _catch_up(self) -> tuple[LabelTable, list[_Row]]:
+        """The table, `EMPTY` where there is none; takes what others wrote since it was read or written last."""
         try:
-            data = self.path.read_bytes() if self.path.exists() else None
+            table = parse_table(self.path.read_bytes(), path=self.path) if self.path.exists() else EMPTY
         except OSError as error:
             raise _unwritable(self.path, error) from error
-        if data == self._data:
-            return
-        table = EMPTY if data is None else parse_table(data, path=self.path)
         rows = [(self._place(table.path(row)), row) for row in table.rows]
-        check_one_label([(name, table.label(row)) for name, row in rows if name is not None], where=self.path)
-        before = self._stored()
-        self._data, self._table, self._rows = data, table, rows
-        stored = self._stored()
-        gone = before.keys() - stored.keys()
-        self._labels = {name: label for name, label in self._labels.items() if name not in gone} | stored
+        stored = [(name, table.label(row)) for name, row in rows if name is not None]
+        check_one_label(stored, where=self.path)
+        gone = self._stored.keys() - dict(stored).keys()
+        self._labels = {name: label for name, label in self._labels.items() if name not in gone} | dict(stored)
+        self._stored = dict(stored)
+        return table, rows
 
     def _place(self, file: str) -> str | None:
         found = locate(file, root=self._root)
         return below(found, self._root) if found is not None and inside(found, self._root) else None
 
-    def _write(self, rows: list[_Row], *, path: str) -> None:
+    def _write(self, table: LabelTable, *, path: str) -> None:
         """Write the table in one step, through a link that stays in the folder; without rows there is no file."""
-        table = replace(self._table, rows=tuple(row for _, row in rows))
         try:
             place = check_writable(self._root)
-            data = table.encoded() if rows else None
-            if data is None:
-                place.unlink(missing_ok=True)
+            if table.rows:
+                write_atomically(place, table.encoded())
             else:
-                write_atomically(place, data)
+                place.unlink(missing_ok=True)
         except UnicodeEncodeError as error:
-            odd = [name for name, _ in rows if name and not name.isprintable()] or [path]
+            odd = [name for row in table.rows if not (name := table.path(row)).isprintable()] or [path]
             raise TaskError(f"names of labelled files must be UTF-8; rename them, but got {shown(odd)}") from error
         except OSError as error:
             raise _unwritable(self.path, error) from error
-        self._data, self._rows = data, rows
-        if data is None:
-            self._table = EMPTY
 
 
 def check_writable(root: Path) -> Path:
