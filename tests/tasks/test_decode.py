@@ -192,11 +192,11 @@ def test_an_empty_file_says_so(tmp_path: Path) -> None:
 def test_a_missing_file_a_folder_and_a_pipe_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()
-    for name in ("pipe.png", "folder.png"):
-        with pytest.raises(ImageError, match="not a regular file"):
+    for name, reason in (
+        ("pipe.png", "not a regular file"), ("folder.png", "a folder"), ("none.png", "no such file")
+    ):  # fmt: skip
+        with pytest.raises(ImageError, match=reason):
             decode_image(tmp_path / name)
-    with pytest.raises(ImageError, match="No such file"):
-        decode_image(tmp_path / "none.png")
 
 
 def test_a_file_too_large_for_any_image_is_not_read(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_the_header_tells_what_is_no_image_but_not_damage_behind_it(tmp_path: Pa
             for source in (data, path):
                 with pytest.raises(ImageError, match=reason):
                     check_header(source)
-    with pytest.raises(ImageError, match="No such file"):
+    with pytest.raises(ImageError, match="no such file"):
         check_header(tmp_path / "none.png")
 
 

@@ -143,7 +143,7 @@ def test_the_next_image_of_its_kind_stands_in_for_a_damaged_one(root: Path) -> N
     bad = store.found_bad
     assert [(one.path, one.used) for one in bad] == [(f"a/00{row}.jpg", False) for row in (5, 6, 7)]
     assert "truncated" in bad[0].reason
-    assert "No such file" in bad[1].reason
+    assert "no such file" in bad[1].reason
     assert all(one.reason.endswith("; a/004.jpg stood in for it") for one in bad)
     assert [event.text for event in events] == [f"{one.path}: {one.reason}" for one in bad]
     assert store_of(root).found_bad == bad

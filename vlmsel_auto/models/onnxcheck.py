@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +17,7 @@ from vlmsel_auto.errors import TaskError
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted
 from vlmsel_auto.models.exported import ExportedModel
 from vlmsel_auto.models.prediction import image_files, judge, read_batches, stack
-from vlmsel_auto.records import UNLABELLED, FloatArray, ImageView
+from vlmsel_auto.records import UNLABELLED, FloatArray
 from vlmsel_auto.tasks.file_names import nfc
 
 _BATCH: Final = 64
@@ -37,19 +36,12 @@ class OnnxCheck:
     file_right: int = 0  # likewise, by the file
 
 
-def check_images(images: Sequence[Path], views: Sequence[ImageView]) -> None:
-    """Refuse what the file could not be compared on, before it is made.
+def compare(file: Path, model: ExportedModel, images: Sequence[Path], *, sink: Sink) -> OnnxCheck:
+    """Run file and model on the images, or on noise; ``sink`` takes the events of a stage "export" of its own.
 
     Raises:
-        TaskError: not one of the images is usable in these views.
+        TaskError: not one of the images is usable.
     """
-    with closing(read_batches(image_files(images), views=views, size=1)) as batches:
-        if not any(each.pixels is not None for batch in batches for each in batch):
-            raise TaskError(f"At least one usable image is needed, but got {[str(each) for each in images]!r}")
-
-
-def compare(file: Path, model: ExportedModel, images: Sequence[Path], *, sink: Sink) -> OnnxCheck:
-    """Run file and model on the images, or on noise; ``sink`` takes the events of a stage "export" of its own."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nothing is sent anywhere; read when it is imported
     from onnxruntime import InferenceSession, SessionOptions
 
@@ -78,6 +70,8 @@ def compare(file: Path, model: ExportedModel, images: Sequence[Path], *, sink: S
         done += len(batch)
         sink(StageProgress(stage="export", done=done))
     sink(StageFinished(stage="export", seconds=time.monotonic() - began))
+    if not checks:
+        raise TaskError(f"At least one usable image is needed, but got {[str(each) for each in images]!r}")
     return _together(checks)
 
 

@@ -28,7 +28,7 @@ from torch.export import Dim
 from vlmsel_auto.errors import CandidateError, InputError, MissingDependency
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.models.exported import ExportedModel, load_exported
-from vlmsel_auto.models.onnxcheck import OnnxCheck, check_images, compare
+from vlmsel_auto.models.onnxcheck import OnnxCheck, compare
 from vlmsel_auto.models.prediction import Paths, as_paths
 from vlmsel_auto.recordjson import encode
 
@@ -91,8 +91,6 @@ def export_onnx(
     began, file, shown = time.monotonic(), Path(file), as_paths(images)
     sink(StageStarted(stage="export", text="load the model"))
     model = load_exported(Path(model_dir)).eval()
-    if shown:
-        check_images(shown, model.views)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=file.parent) as folder:

@@ -201,24 +201,11 @@ def _classify(model: ExportedModel, batch: Sequence[ImagePixels], *, least: floa
 
 def _read(path: Path, *, views: Sequence[ImageView]) -> ImagePixels:
     """The pixels, and what had to be converted or why there are none."""
-    if reason := _unreachable(path):
-        return ImagePixels(path=path, pixels=None, note=reason)
     try:
         found = [read_view(path, view) for view in views]
     except ImageError as error:
         return ImagePixels(path=path, pixels=None, note=str(error))
     return ImagePixels(path=path, pixels=tuple(pixels for pixels, _ in found), note=found[0][1])
-
-
-def _unreachable(path: Path) -> str:
-    """Why nothing at all can be read there; empty for a file."""
-    try:
-        if path.is_dir():
-            with os.scandir(path):
-                return "a folder that could not be listed"
-        return "" if path.exists() else "no such file"
-    except OSError as error:
-        return f"cannot be reached: {error.strerror}"
 
 
 def as_paths(images: Paths) -> tuple[Path, ...]:

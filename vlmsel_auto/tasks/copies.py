@@ -69,26 +69,19 @@ def by_pixels(sources: Iterable[Path | bytes], *, writers: Sequence[tuple[ImageV
 
 
 def by_bytes(sources: Iterable[Path | bytes], *, progress: Callable[[int], None]) -> tuple[Identity, ...]:
-    """Identities in the order of ``sources``, without decoding; a file of several names is read once."""
+    """Identities in the order of ``sources``, without decoding."""
     found: list[Identity] = []
-    files: dict[int, Path] = {}
-    alike: dict[str, list[int]] = {}
+    alike: dict[str, list[tuple[int, Path]]] = {}
     with closing(in_threads(_glance, sources)) as glances:
         for row, (path, identity) in enumerate(glances):
             found.append(identity)
             if path is not None:
-                files[row] = path
-                alike.setdefault(identity.digest, []).append(row)
+                alike.setdefault(identity.digest, []).append((row, path))
             progress(row + 1)
-    names: dict[tuple[int, int], list[int]] = {}  # rows of each file that has a double
-    for rows in alike.values():
-        for row in rows if len(rows) > 1 else ():
-            status = files[row].stat()
-            names.setdefault((status.st_dev, status.st_ino), []).append(row)
-    digests = in_threads(lambda rows: file_digest(files[rows[0]]), names.values())
-    for rows, whole in zip(names.values(), digests, strict=True):
-        for row in rows:
-            found[row] = Identity(digest=f"{found[row].digest}-{whole}")
+    doubles = [each for files in alike.values() if len(files) > 1 for each in files]
+    wholes = in_threads(lambda each: file_digest(each[1]), doubles)
+    for (row, _), whole in zip(doubles, wholes, strict=True):
+        found[row] = Identity(digest=f"{found[row].digest}-{whole}")
     return tuple(found)
 
 

@@ -150,6 +150,8 @@ def _image_errors() -> Iterator[None]:
         raise ImageError(f"refused as a decompression bomb: {error}") from error
     except PermissionError as error:
         raise ImageError("cannot be read: permission denied") from error
+    except FileNotFoundError as error:
+        raise ImageError("no such file") from error
     except MemoryError as error:
         raise ImageError("does not fit into memory when decoded") from error
     except Exception as error:  # Pillow's plugins raise almost anything on a damaged file
@@ -199,7 +201,14 @@ def check_file(source: Path | bytes) -> int:
     if isinstance(source, bytes):
         size = len(source)
     else:
-        status = os.stat(source)  # noqa: PTH116 - one call for type and size
+        try:
+            status = os.stat(source)  # noqa: PTH116 - one call for type and size
+        except OSError as error:
+            if isinstance(error, (FileNotFoundError, PermissionError)):
+                raise
+            raise ImageError(f"cannot be reached: {error.strerror}") from error
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError("a folder that could not be listed")
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("not a regular file")
         size = status.st_size
