@@ -183,8 +183,7 @@ def _preference(weights: Path) -> tuple[int, bool, str]:
 
 
 def _vocabulary(folder: Path, text: Mapping[str, Json]) -> Path | None:
-    kwargs = text.get("tokenizer_kwargs") or {}
-    named = kwargs.get("bpe_path") if isinstance(kwargs, dict) else None
+    named = cast("Mapping[str, Json]", text.get("tokenizer_kwargs") or {}).get("bpe_path")
     if named is not None:
         if not isinstance(named, str):
             raise CandidateError(f"bpe_path in {str(folder / CONFIG)!r} must be a file name, but got {named!r}")

@@ -76,11 +76,10 @@ class ThreadChoice:
 
 
 class Threads:
-    """Tells a `ThreadChoice` what batches take, and torch what it chose, if torch is to be told."""
+    """Tells a `ThreadChoice` what batches take, and torch what it chose; without one nothing."""
 
-    def __init__(self, choice: ThreadChoice, *, sets: bool = True) -> None:
+    def __init__(self, choice: ThreadChoice | None) -> None:
         self._choice = choice
-        self._sets = sets
         self._last = time.monotonic()
 
     def start(self) -> None:
@@ -89,10 +88,11 @@ class Threads:
 
     def done(self, images: int) -> None:
         """The batch is over."""
-        now = time.monotonic()
-        chosen = self._choice.observe(now - self._last, images=images, now=now)
-        if self._sets and chosen != torch.get_num_threads():
-            torch.set_num_threads(chosen)
+        if self._choice is not None:
+            now = time.monotonic()
+            chosen = self._choice.observe(now - self._last, images=images, now=now)
+            if chosen != torch.get_num_threads():
+                torch.set_num_threads(chosen)
 
 
 _CHOICES: Final[dict[int, ThreadChoice]] = {}  # by most threads: what one trial found out serves the next
@@ -107,7 +107,7 @@ def measured_threads(device: torch.device) -> Iterator[Threads]:
     """
     most = torch.get_num_threads()
     if device.type != "cpu":
-        yield Threads(ThreadChoice(1), sets=False)
+        yield Threads(None)
         return
     choice = _CHOICES.setdefault(most, ThreadChoice(most))
     choice.begin()

@@ -10,6 +10,7 @@ from typing import get_args
 
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import Metric
+from vlmsel_auto.tasks.class_names import check_class_names
 from vlmsel_auto.tasks.file_names import nfc, printable, shown
 from vlmsel_auto.tasks.group_names import PARENT, read_rule
 from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
@@ -30,13 +31,19 @@ class Declaration:
     group: str | None = None  # rule of `group_names.read_rule`
 
 
-def declared_classes(root: Path) -> object:
-    """What ``root``/task.toml has as classes, unchecked; None: nothing.
+def declared_classes(root: Path) -> tuple[str, ...] | None:
+    """What ``root``/task.toml has as classes; None: nothing.
 
     Raises:
-        TaskError: it is not a file of TOML.
+        TaskError: it is not a file of TOML, or the classes are not two or more different names.
     """
-    return _read_toml(root / "task.toml").get("classes")
+    path = root / "task.toml"
+    told = _read_toml(path).get("classes")
+    if told is None:
+        return None
+    if not isinstance(told, list) or not all(isinstance(one, str) for one in told):
+        raise TaskError(f"classes in task.toml must be a list of names, but got {told!r} ({root})")
+    return check_class_names(told, where=str(path))
 
 
 def read_declaration(root: Path, *, classes: Sequence[str]) -> Declaration:

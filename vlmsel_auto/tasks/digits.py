@@ -18,9 +18,8 @@ from sklearn.datasets import load_digits
 from vlmsel_auto.errors import TaskError
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_GRID = 8  # pixels a side, as scanned
+_BLOCK = 4  # pixels a side of each pixel that was scanned
 _INK = 16.0  # darkest value of the scans
-_SCARCEST = 174  # scans of the rarest digit
 _TASK_TOML = """\
 name = "handwritten digits"
 domain = "8x8 scans of handwritten digits, black on white"
@@ -44,29 +43,19 @@ class DigitsFolder:
     unseen_labels: tuple[str, ...]  # their classes
 
 
-def write_digits(
-    directory: Path, *, size: int = 32, train_per_class: int = 100, test_per_class: int = 40, seed: int = 0
-) -> DigitsFolder:
-    """Write the digits to ``directory``/digits and one unseen image of each to ``directory``/unseen.
+def write_digits(directory: Path, *, train_per_class: int = 100, test_per_class: int = 40) -> DigitsFolder:
+    """Write the digits, 32 x 32 pixels, to ``directory``/digits and one unseen image of each to ``directory``/unseen.
 
-    ``size`` is the side of the images in pixels, a multiple of 8. Of each digit 2 or more images are for training and
-    1 or more for testing, fewer than 174 together. Writing again with the same arguments changes no file.
+    Of each digit fewer than 174 images can be taken. Writing again with the same arguments changes no file.
 
     Raises:
-        TaskError: A size or number that the scans do not give.
+        TaskError: the folder holds other images.
     """
-    if size < _GRID or size % _GRID:
-        raise TaskError(f"the side of the digits must be a multiple of {_GRID} pixels, but got {size!r}")
-    if train_per_class < 2 or test_per_class < 1 or train_per_class + test_per_class >= _SCARCEST:  # noqa: PLR2004
-        raise TaskError(
-            "the digits allow 2 or more training and 1 or more test images of each, "
-            f"fewer than {_SCARCEST} together, but got {train_per_class!r} and {test_per_class!r}"
-        )
     scans, labels = load_digits(return_X_y=True)
     task = directory / "digits"
     pictures: dict[Path, NDArray[np.float64]] = {}
     for digit, name in enumerate(DIGIT_NAMES):
-        places = np.random.default_rng([seed, digit]).permutation(np.flatnonzero(labels == digit))
+        places = np.random.default_rng([0, digit]).permutation(np.flatnonzero(labels == digit))
         for rank, place in enumerate(places[: train_per_class + test_per_class]):
             split = "train" if rank < train_per_class else "test"
             pictures[task / split / name / f"{place:04d}.png"] = scans[place]
@@ -75,7 +64,7 @@ def write_digits(
     if others:
         raise TaskError(f"{task} holds other images; choose another directory, but got {others[0]!r}")
     for path, scan in pictures.items():
-        _write(_png(scan, size=size), path)
+        _write(_png(scan), path)
     prompts = "".join(f'{name} = "{name}"\n' for name in DIGIT_NAMES)
     _write((_TASK_TOML + prompts).encode(), task / "task.toml")
     return DigitsFolder(
@@ -85,12 +74,11 @@ def write_digits(
     )
 
 
-def _png(scan: NDArray[np.float64], *, size: int) -> bytes:
+def _png(scan: NDArray[np.float64]) -> bytes:
     """One scan of 64 values from 0 (paper) to 16 (ink), as PNG: grey, square blocks, dark on white."""
-    grey = np.rint(255.0 * (1.0 - scan.reshape(_GRID, _GRID) / _INK)).astype(np.uint8)
-    block = size // _GRID
+    grey = np.rint(255.0 * (1.0 - scan.reshape(8, 8) / _INK)).astype(np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(np.kron(grey, np.ones((block, block), dtype=np.uint8))).save(stream, format="PNG")
+    Image.fromarray(np.kron(grey, np.ones((_BLOCK, _BLOCK), dtype=np.uint8))).save(stream, format="PNG")
     return stream.getvalue()
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.records import BadFile
 from vlmsel_auto.tasks import parquet
-from vlmsel_auto.tasks.class_names import check_class_names, named_classes
+from vlmsel_auto.tasks.class_names import named_classes
 from vlmsel_auto.tasks.declaration import declared_classes
 from vlmsel_auto.tasks.decode import has_image_suffix
 from vlmsel_auto.tasks.file_names import inside, is_ignored, is_workdir, nfc, printable, shown
@@ -55,7 +55,7 @@ def scan_folder(
         raise TaskError(f"a task is a folder of images ({LAYOUTS}), but got the file {str(path)!r}")
     walk = _Walk(root=root, exclude=frozenset(one.resolve() for one in exclude))
     try:
-        named = _named_classes(root, classes)
+        named = declared_classes(root) if classes is None else named_classes(classes)
         if (root / parquet.IMAGES).is_file():
             return _of_parquet(parquet.scan_parquet(root), named, unlabelled=unlabelled)
         if unlabelled:
@@ -65,18 +65,6 @@ def scan_folder(
         return _scan_classes(walk, named)
     except OSError as error:
         raise TaskError(f"the task folder cannot be read; check its rights, but got {error}") from error
-
-
-def _named_classes(root: Path, classes: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The classes that the user named, here or in task.toml, checked."""
-    if classes is not None:
-        return named_classes(classes)
-    told = declared_classes(root)
-    if told is None:
-        return None
-    if not isinstance(told, list) or not all(isinstance(one, str) for one in told):
-        raise TaskError(f"classes in task.toml must be a list of names, but got {told!r} ({root})")
-    return check_class_names(told, where=str(root / "task.toml"))
 
 
 def _of_parquet(scan: Scan, named: Sequence[str] | None, *, unlabelled: bool) -> Scan:
