@@ -54,12 +54,12 @@ def test_parquet(tmp_path: Path) -> None:
         ({"splits": ["train", "dev"]}, "train, val or test"),
         ({"splits": ["train", None]}, "train, val or test"),
         ({"labels": []}, "no rows|integers"),
-        ({"told": [1]}, "must hold an object"),
-        ({"told": {"classes": ["a", "a"], "templates": ["{}"]}}, "must differ"),
-        ({"told": {"classes": "ab", "templates": ["{}"]}}, "list of names"),
+        ({"told": [1]}, "expected an object"),
+        ({"told": {"classes": ["a", "a"], "templates": ["{}"]}}, "named once"),
+        ({"told": {"classes": "ab", "templates": ["{}"]}}, "classes: expected"),
         ({"told": {"classes": ["a", "b"], "templates": ["x"]}}, "one {}"),
-        ({"told": {"classes": ["a", "b"]}}, "templates must be"),
-        ({"told": {"classes": ["a", "b"], "templates": ["{}"], "name": 3}}, "must be strings"),
+        ({"told": {"classes": ["a", "b"]}}, "templates: this field is missing"),
+        ({"told": {"classes": ["a", "b"], "templates": ["{}"], "name": 3}}, "name: expected str"),
     ],
 )
 def test_bad_parquet_tasks(tmp_path: Path, options: dict[str, object], message: str) -> None:

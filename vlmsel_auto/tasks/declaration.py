@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import get_args
 
-from vlmsel_auto.errors import TaskError
+from vlmsel_auto.errors import InputError, TaskError
+from vlmsel_auto.recordjson import decode
 from vlmsel_auto.records import Metric
 from vlmsel_auto.tasks.class_names import check_class_names
 from vlmsel_auto.tasks.file_names import nfc, printable, shown
-from vlmsel_auto.tasks.group_names import PARENT, read_rule
+from vlmsel_auto.tasks.group_names import read_rule
 from vlmsel_auto.tasks.templates import DEFAULT_TEMPLATES
-
-_KEYS = ("name", "domain", "metric", "templates", "prompts", "classes", "group")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,19 +29,27 @@ class Declaration:
     group: str | None = None  # rule of `group_names.read_rule`
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskToml:
+    """What task.toml may hold."""
+
+    name: str = ""  # empty: the folder's
+    domain: str = "images"
+    metric: Metric = "accuracy"
+    templates: tuple[str, ...] = DEFAULT_TEMPLATES
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+    group: str | None = None
+
+
 def declared_classes(root: Path) -> tuple[str, ...] | None:
     """What ``root``/task.toml has as classes; None: nothing.
 
     Raises:
-        TaskError: it is not a file of TOML, or the classes are not two or more different names.
+        TaskError: it cannot be used, or the classes are not two or more different names.
     """
-    path = root / "task.toml"
-    told = _read_toml(path).get("classes")
-    if told is None:
-        return None
-    if not isinstance(told, list) or not all(isinstance(one, str) for one in told):
-        raise TaskError(f"classes in task.toml must be a list of names, but got {told!r} ({root})")
-    return check_class_names(told, where=str(path))
+    told = _read_toml(root / "task.toml").classes
+    return None if told is None else check_class_names(told, where=str(root / "task.toml"))
 
 
 def read_declaration(root: Path, *, classes: Sequence[str]) -> Declaration:
@@ -54,77 +60,62 @@ def read_declaration(root: Path, *, classes: Sequence[str]) -> Declaration:
             for a class that the folder does not have.
     """
     path = root / "task.toml"
-    table = _read_toml(path)
-    unknown = sorted(set(table) - set(_KEYS))
-    if unknown:
-        raise TaskError(f"task.toml may hold {', '.join(_KEYS)}, but got the unknown key {shown(unknown)} ({path})")
-    metrics: tuple[Metric, ...] = get_args(Metric)
-    said = _text(table, "metric", default="accuracy", path=path)
-    metric = next((each for each in metrics if each == said), None)
-    if metric is None:
-        raise TaskError(f"metric in task.toml must be one of {', '.join(metrics)}, but got {said!r} ({path})")
-    group = _text(table, "group", default=PARENT, path=path) if "group" in table else None
-    if group is not None:
-        read_rule(group, where=f"group in {path}")
-    return Declaration(
-        name=_text(table, "name", default=printable(root.name) or "task", path=path),
-        domain=_text(table, "domain", default="images", path=path),
-        metric=metric,
-        templates=check_templates(table.get("templates", list(DEFAULT_TEMPLATES)), where=str(path)),
-        names_templates="templates" in table,
-        prompts=_prompts(table.get("prompts", {}), classes=classes, path=path),
-        group=group,
-    )
-
-
-def _read_toml(path: Path) -> dict[str, object]:
-    if not path.exists():
-        return {}
-    if not path.is_file():  # a pipe would never end
-        raise TaskError(f"task.toml must be a file; rename or remove it, but got {str(path)!r}")
-    try:
-        return tomllib.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:  # numbers may be too long, tables too deep
-        raise TaskError(f"task.toml cannot be read as TOML in UTF-8 ({error}), but got {str(path)!r}") from error
-
-
-def check_templates(value: object, *, where: str) -> tuple[str, ...]:
-    """Check a list of prompt templates.
-
-    Raises:
-        TaskError: Not a list of strings, an empty list, or a template without exactly one {}.
-    """
-    if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
-        raise TaskError(f"templates must be a list of one or more strings, but got {value!r} ({where})")
-    for one in value:
-        if one.count("{}") != 1 or one.count("{") != 1 or one.count("}") != 1:
-            raise TaskError(
-                f'each template must hold one {{}} for the class, as in "a photo of a {{}}.", but got {one!r} ({where})'
-            )
-    return tuple(value)
-
-
-def _text(table: Mapping[str, object], key: str, *, default: str, path: Path) -> str:
-    value = table.get(key, default)
-    if not isinstance(value, str) or not value.strip():
-        raise TaskError(f"{key} in task.toml must be a string that is not empty, but got {value!r} ({path})")
-    return value.strip()
-
-
-def _prompts(value: object, *, classes: Sequence[str], path: Path) -> tuple[tuple[str, str], ...]:
-    if not isinstance(value, dict):
-        raise TaskError(f'prompts in task.toml must be a table of class = "text", but got {value!r} ({path})')
-    pairs: list[tuple[str, str]] = []
-    for label, text in value.items():
-        if not isinstance(text, str) or not text.strip():
-            raise TaskError(
-                f"the prompt of {label!r} in task.toml must be a string that is not empty, but got {text!r} ({path})"
-            )
-        pairs.append((nfc(label), text.strip()))
-    unknown = sorted({label for label, _ in pairs} - set(classes))
+    told = _read_toml(path)
+    if told.group is not None:
+        read_rule(told.group, where=f"group in {path}")
+    prompts = tuple((nfc(label), text.strip()) for label, text in told.prompts.items())
+    unknown = sorted({label for label, _ in prompts} - set(classes))
     if unknown:
         raise TaskError(
             f"prompts in task.toml must name classes of the folder ({shown(classes)}), "
             f"but got {shown(unknown)} ({path})"
         )
-    return tuple(pairs)
+    return Declaration(
+        name=told.name.strip() or printable(root.name) or "task",
+        domain=told.domain.strip(),
+        metric=told.metric,
+        templates=check_templates(told.templates, where=str(path)),
+        names_templates=told.templates is not DEFAULT_TEMPLATES,
+        prompts=prompts,
+        group=told.group,
+    )
+
+
+def _read_toml(path: Path) -> TaskToml:
+    if not path.exists():
+        return TaskToml()
+    if not path.is_file():  # a pipe would never end
+        raise TaskError(f"task.toml must be a file; rename or remove it, but got {str(path)!r}")
+    try:
+        table = tomllib.loads(path.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:  # numbers may be too long, tables too deep
+        raise TaskError(f"task.toml cannot be read as TOML in UTF-8 ({error}), but got {str(path)!r}") from error
+    keys = [each.name for each in fields(TaskToml)]
+    unknown = sorted(set(table) - set(keys))
+    if unknown:
+        raise TaskError(f"task.toml may hold {', '.join(keys)}, but got the unknown key {shown(unknown)} ({path})")
+    texts = {key: table[key] for key in ("name", "domain", "group") if key in table}
+    texts |= table["prompts"] if isinstance(table.get("prompts"), dict) else {}
+    empty = [key for key, text in texts.items() if isinstance(text, str) and not text.strip()]
+    if empty:
+        raise TaskError(f"texts in task.toml must not be empty, but got nothing for {shown(empty)} ({path})")
+    try:
+        return decode(TaskToml, table)
+    except InputError as error:
+        raise TaskError(f"{error} ({path})") from error
+
+
+def check_templates(templates: Sequence[str], *, where: str) -> tuple[str, ...]:
+    """Check prompt templates.
+
+    Raises:
+        TaskError: none, or one without exactly one {}.
+    """
+    if not templates:
+        raise TaskError(f"templates must be a list of one or more strings, but got none ({where})")
+    for one in templates:
+        if one.count("{}") != 1 or one.count("{") != 1 or one.count("}") != 1:
+            raise TaskError(
+                f'each template must hold one {{}} for the class, as in "a photo of a {{}}.", but got {one!r} ({where})'
+            )
+    return tuple(templates)

@@ -13,11 +13,11 @@ import numpy as np
 
 from vlmsel_auto.cache import digest
 from vlmsel_auto.errors import InputError, MissingDependency, TaskError
-from vlmsel_auto.recordjson import parse_json
+from vlmsel_auto.recordjson import decode, parse_json
 from vlmsel_auto.records import IntArray
-from vlmsel_auto.tasks.class_names import prompt_of
+from vlmsel_auto.tasks.class_names import check_class_names, prompt_of
 from vlmsel_auto.tasks.declaration import Declaration, check_templates
-from vlmsel_auto.tasks.file_names import nfc, shown
+from vlmsel_auto.tasks.file_names import shown
 from vlmsel_auto.tasks.scan import ListedImage, Scan, split_name
 
 IMAGES = "images.parquet"
@@ -111,30 +111,30 @@ def scan_parquet(root: Path) -> Scan:
     return Scan(root=root, declaration=declaration, classes=classes, entries=entries, source=_ParquetImages(path=path))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskJson:
+    """What task.json must hold; other keys are passed over."""
+
+    classes: tuple[str, ...]  # in label order
+    templates: tuple[str, ...]
+    slug: str = ""  # a short name that is also a file name suits tables better than a title
+    name: str = ""
+    domain: str = "images"
+
+
 def _read_json(path: Path) -> tuple[tuple[str, ...], Declaration]:
     try:
-        table = parse_json(path.read_bytes())
+        told = decode(TaskJson, parse_json(path.read_bytes()))
     except (OSError, InputError) as error:
         raise TaskError(
             f"{IMAGES} needs a task.json with name, domain, classes and templates beside it ({error}), "
             f"but got {str(path)!r}"
         ) from error
-    if not isinstance(table, dict):
-        raise TaskError(f"task.json must hold an object, but got {type(table).__name__} ({path})")
-    names = table.get("classes")
-    if not isinstance(names, list) or not all(isinstance(one, str) and one.strip() for one in names):
-        raise TaskError(f"classes in task.json must be a list of names in label order, but got {names!r} ({path})")
-    classes = tuple(nfc(one) for one in names)
-    if len(set(classes)) < len(classes):
-        raise TaskError(f"classes in task.json must differ, but got {shown(sorted(classes))} ({path})")
-    # a short name that is also a file name suits tables better than a title
-    name, domain = table.get("slug", table.get("name", path.parent.name)), table.get("domain", "images")
-    if not isinstance(name, str) or not isinstance(domain, str):
-        raise TaskError(f"name and domain in task.json must be strings, but got {name!r} and {domain!r} ({path})")
+    classes = check_class_names(told.classes, where=str(path))
     return classes, Declaration(
-        name=name or path.parent.name,
-        domain=domain,
-        templates=check_templates(table.get("templates"), where=str(path)),
+        name=told.slug or told.name or path.parent.name,
+        domain=told.domain,
+        templates=check_templates(told.templates, where=str(path)),
         names_templates=True,
         prompts=tuple((label, prompt_of(label)) for label in classes),
     )
