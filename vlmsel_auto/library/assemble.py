@@ -186,16 +186,8 @@ def _missing(value: float | FloatArray) -> bool:
 
 def _best_described(cells: Sequence[Cell]) -> tuple[SourceCandidate, ...]:
     """One record a candidate: the newest, with blocks from whichever cell has them."""
-    found: dict[str, SourceCandidate] = {}
-    for cell in cells:
-        found.setdefault(cell.candidate.id, cell.candidate)
+    found = {cell.candidate.id: cell.candidate for cell in cells}  # in the order of their first cells
     for cell in sorted(cells, key=lambda cell: cell.finished):
         old, new = found[cell.candidate.id], cell.candidate
-        found[new.id] = replace(
-            new,
-            sha256=new.sha256 or old.sha256,
-            blocks=new.blocks or old.blocks,
-            params=new.params if new.params is not None else old.params,
-            flops=new.flops if new.flops is not None else old.flops,
-        )
+        found[new.id] = replace(new, sha256=new.sha256 or old.sha256, blocks=new.blocks or old.blocks)
     return tuple(found.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
@@ -80,12 +80,13 @@ def cells_of_search(
 
 def _best(trials: Sequence[TrialResult], *, trains: Trains) -> Mapping[str, float]:
     """Test metric of each candidate's best complete trial by a method that trains this, chosen by validation."""
-    chosen: dict[str, tuple[float, float]] = {}
-    for trial in trials:
-        if trial.state is not TrialState.COMPLETE or method_of(trial.spec.method).trains is not trains:
-            continue
-        if trial.validation is not None and trial.test is not None:
-            best = chosen.get(trial.spec.candidate)
-            if best is None or trial.validation > best[0]:
-                chosen[trial.spec.candidate] = (trial.validation, trial.test)
-    return {name: test for name, (_, test) in chosen.items()}
+    known = [
+        (trial.validation, trial)
+        for trial in trials
+        if trial.state is TrialState.COMPLETE and method_of(trial.spec.method).trains is trains
+        if trial.validation is not None and trial.test is not None
+    ]
+    best: dict[str, float] = {}
+    for _, trial in sorted(known, key=lambda each: each[0], reverse=True):
+        best.setdefault(trial.spec.candidate, cast("float", trial.test))
+    return best
