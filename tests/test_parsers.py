@@ -40,12 +40,6 @@ classes = ["cat", "dog"]
 cat = "a tabby"
 """
 TABLE = "path,label,split\n0.png,cat,train\nimages/1.png,dog,val\n\u00e9.png,cat,test\n".encode()
-MODELS = b"""\
-candidates = ["mini-zoo"]
-[[candidate]]
-path = "model"
-id = "mine"
-"""
 REPORT = encode(make_report())
 
 
@@ -161,13 +155,6 @@ def test_libraries_whose_digest_is_right(library: Path, data: st.DataObject):
         spoilt, data.draw(changed(document)), arrays, kind=library_file.FORMAT, version=library_file.VERSION
     )
     read(lambda: library_file.load(spoilt), library_file.Library)
-
-
-@often
-@given(data=damaged(MODELS))
-def test_candidates_files(tmp_path: Path, data: bytes):
-    (tmp_path / "models.toml").write_bytes(data)
-    read(lambda: resolve(tmp_path / "models.toml"), tuple)
 
 
 CONFIG = json.loads((mini_zoo()[0].path / "open_clip_config.json").read_text())

@@ -4,7 +4,7 @@ VlmselError
 ├── InputError (ValueError)      what the caller gave cannot be used; nothing was written
 │   ├── TaskError                the task folder, its images, CSV or task.toml
 │   ├── ImageError               one image file cannot be decoded; a task lists it and goes on
-│   ├── CandidateError           a candidate name, folder, weight file or candidates TOML
+│   ├── CandidateError           a candidate name, folder or weight file
 │   ├── LibraryError             a library file: corrupt, foreign, another version
 │   ├── WorkdirError             the work directory belongs to another search, or is locked
 │   └── BudgetError              a budget that allows nothing to be done

@@ -76,7 +76,7 @@ def paint(folder, *, count=6, seed=0, side=40):
         (
             ("search",),
             ["--candidates", "--top-k", "--time-budget", "--max-trials", "--method", "--shots", "--seed", "--workdir",
-             "--library", "--device", "--storage", "--json", "--quiet", "--no-learn", "--debug", "[[candidate]]",
+             "--library", "--device", "--storage", "--json", "--quiet", "--no-learn", "--debug",
              "--ensemble", "--price", "--workers", "--ray",
              "inside the work directory"],
         ),

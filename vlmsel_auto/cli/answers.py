@@ -152,13 +152,13 @@ def check_task(directory: Path, given: Mapping[str, Any], *, exclude: Sequence[P
 
     Raises:
         TaskError: no such folder, or of no known layout.
-        CandidateError: an unknown name. Names that need a hub or another file are left to the search.
+        CandidateError: an unknown name. Names that need a hub are left to the search.
     """
     from vlmsel_auto.models.candidates import resolve_usable
     from vlmsel_auto.tasks.imagefolder import scan_folder
 
     named = [name for name in given["candidates"] if name != "auto"]
-    if named and not any("hf-hub:" in name or ".toml" in name for name in named):
+    if named and not any("hf-hub:" in name for name in named):
         resolve_usable(named)
     scan_folder(directory, exclude=exclude, classes=given["classes"], unlabelled=given["unlabelled"])
 

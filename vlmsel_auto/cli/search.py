@@ -11,8 +11,7 @@ from vlmsel_auto.pipeline.search import search as run_search
 
 EPILOG = (
     "Without a budget the search ends when no trial promises enough for its time. The same command on the same work "
-    "directory goes on where it was, also after a kill. A candidates file is TOML: candidates = ['mini-zoo', "
-    "'ViT-B-32/laion2b_s34b_b79k'] and tables \\[\\[candidate]] of path (and id)."
+    "directory goes on where it was, also after a kill."
 )
 
 

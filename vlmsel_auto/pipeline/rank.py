@@ -80,7 +80,7 @@ def rank(
         task_dir: the task folder, see `task.load_task` for its layouts; or a data set in memory, see
             `datasets.write_dataset`.
         candidates: "auto": what suits this machine, see docs/guide/models.md; "mini-zoo", a preset ("tiny", "laptop",
-            "server", "all"), ids, "ARCH/TAG" of open_clip, "local-dir:FOLDER", a TOML file, or a list of these.
+            "server", "all"), ids, "ARCH/TAG" of open_clip, "local-dir:FOLDER", or a list of these.
         limits: what a candidate may take; those that take more are named in ``failures``.
         offline: no hub is asked; what is not on this disk cannot be used.
         shots: labelled training images a class that the ranking may look at.

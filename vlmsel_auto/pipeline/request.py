@@ -85,7 +85,7 @@ class TaskRequest:
     candidates: str | Sequence[str] | Path = option(
         AUTO,
         "What to choose from: auto (what suits this machine), mini-zoo, a preset (tiny, laptop, server, all), a "
-        "candidate's id, open_clip ARCH/TAG, hf-hub:ORG/NAME, local-dir:FOLDER or a TOML file. Several: separate with "
+        "candidate's id, open_clip ARCH/TAG, hf-hub:ORG/NAME, timm:NAME or local-dir:FOLDER. Several: separate with "
         "commas or repeat the option. `vlmsel-auto zoo` lists them.",
         flags=("--candidates", "-c"), kind=list[str], typed=[AUTO], read=tuple, show=_candidates_as_typed,
     )  # fmt: skip

@@ -104,11 +104,6 @@ def edited(place: Path, *, table: str, key: str, value: object) -> None:
     path.write_text(json.dumps(told))
 
 
-def toml(place: Path, *, text: str) -> None:
-    good_task(place)
-    (place / "models.toml").write_text(text)
-
-
 WRONG: tuple[tuple[str, Callable[[Path], object], str], ...] = (
     ("weights that are cut off", cut_off, "replace the files or leave it out"),
     ("weights of eight bytes", header_alone, "replace the files or leave it out"),
@@ -160,32 +155,5 @@ CASES = (
         make=cut_off,
         arguments=("search", "task", "-c", f"local-dir:model,{MEMBER}", *FULL),
         says="not ranked: local-dir:.*model: .*replace the files",
-    ),
-    refused(
-        Case(
-            room="weights",
-            name="candidates file that is not TOML",
-            make=partial(toml, text="candidates: all"),
-            arguments=("rank", "task", "-c", "models.toml"),
-            says="not TOML",
-        )
-    ),
-    refused(
-        Case(
-            room="weights",
-            name="candidates file of brackets",
-            make=partial(toml, text="candidates = " + "[" * 10_000),
-            arguments=("rank", "task", "-c", "models.toml"),
-            says="not TOML",
-        )
-    ),
-    refused(
-        Case(
-            room="weights",
-            name="candidates file that names itself",
-            make=partial(toml, text='candidates = ["models.toml"]'),
-            arguments=("rank", "task", "-c", "models.toml"),
-            says="names itself",
-        )
     ),
 )

@@ -50,11 +50,11 @@ def candidate(request: pytest.FixtureRequest, hub: LoopbackHub, folder: Path) ->
 
 def test_each_name_is_of_one_source(candidate: Candidate, folder: Path) -> None:
     name = NAMES[candidate.source].format(folder=folder)
-    found = {key: source.resolve(name, Path()) for key, source in SOURCES.items()}
+    found = {key: source.resolve(name) for key, source in SOURCES.items()}
     assert [key for key, each in found.items() if each is not None] == [candidate.source]
     assert found[candidate.source] == candidate
     for other in ("", "/", "a/b", ":", "no such name"):
-        assert source_of(candidate).resolve(other, Path()) is None
+        assert source_of(candidate).resolve(other) is None
 
 
 def test_a_fingerprint_is_its_own_and_stays(candidate: Candidate) -> None:
@@ -91,7 +91,7 @@ def test_its_files_are_all_that_loading_asks_the_hub_for(candidate: Candidate, h
 def test_names_to_suggest_are_its_own() -> None:
     for key, source in SOURCES.items():
         for name in list(source.names())[:3]:
-            found = source.resolve(name, Path())
+            found = source.resolve(name)
             assert isinstance(found, Candidate)
             assert found.source == key
 

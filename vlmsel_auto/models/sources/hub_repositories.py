@@ -21,9 +21,8 @@ _NAME: Final = "hf-hub"
 _PREFIX: Final = "hf-hub:"  # open_clip's
 
 
-def _resolve(name: str, base: Path) -> Candidate | None:
+def _resolve(name: str) -> Candidate | None:
     """Download the configuration, unless it is in the cache."""
-    del base
     if not name.startswith(_PREFIX):
         return None
     from vlmsel_auto.models import hub  # imports huggingface_hub: only for hub repositories

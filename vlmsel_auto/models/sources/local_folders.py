@@ -26,24 +26,24 @@ _NAME: Final = "local-dir"
 _PREFIX: Final = "local-dir:"  # open_clip's
 
 
-def _resolve(name: str, base: Path) -> Candidate | Unusable | None:
-    return at(base / name.removeprefix(_PREFIX)) if name.startswith(_PREFIX) else None
+def _resolve(name: str) -> Candidate | Unusable | None:
+    return at(Path(name.removeprefix(_PREFIX))) if name.startswith(_PREFIX) else None
 
 
-def is_whole(name: str, base: Path) -> bool:
+def is_whole(name: str) -> bool:
     """Whether the text is one name, its commas being part of a folder's."""
-    return name.startswith(_PREFIX) and is_folder(base / name.removeprefix(_PREFIX))
+    return name.startswith(_PREFIX) and is_folder(Path(name.removeprefix(_PREFIX)))
 
 
-def at(path: Path, *, name: str | None = None) -> Candidate | Unusable:
-    """The candidate of a folder, its id ``name`` or else ``local-dir:FOLDER``.
+def at(path: Path) -> Candidate | Unusable:
+    """The candidate of a folder, its id ``local-dir:FOLDER``.
 
     Raises:
         CandidateError: there is no such folder, which more likely is a slip of the pen than a candidate.
     """
     # resolve(): one folder reached by two routes is one candidate, and a later chdir changes nothing
     folder = resolved(path)
-    label = name or f"{_PREFIX}{folder}"
+    label = f"{_PREFIX}{folder}"
     try:
         found = read_model_dir(folder)
         tag = digest(dict(found.model_cfg), dict(found.preprocess_cfg))[:8]

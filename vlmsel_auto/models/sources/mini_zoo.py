@@ -24,8 +24,7 @@ def mini_zoo() -> tuple[Candidate, ...]:
     return tuple(_member(card.parent) for card in sorted(package_file("minizoo").glob("*/card.json")))
 
 
-def _resolve(name: str, base: Path) -> Candidate | None:
-    del base
+def _resolve(name: str) -> Candidate | None:
     return next((each for each in mini_zoo() if each.id == name), None)
 
 

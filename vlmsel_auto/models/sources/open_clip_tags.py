@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vlmsel_auto.cache import Json, digest
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 _NAME: Final = "open_clip"
 
 
-def _resolve(name: str, base: Path) -> Candidate | None:
-    del base
+def _resolve(name: str) -> Candidate | None:
     arch, slash, tag = name.rpartition("/")
     return published(arch, tag) if slash else None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmsel_auto.cache import Json
@@ -45,8 +44,7 @@ class CandidateSource:
     """One kind of candidates. What raises `CandidateError` says what its user can do."""
 
     name: str  # `Candidate.source` of its candidates
-    # a name and what relative paths are relative to -> the candidate; None: the name is none of this source
-    resolve: Callable[[str, Path], Candidate | Unusable | None]
+    resolve: Callable[[str], Candidate | Unusable | None]  # of a name; None: it is none of this source
     facts: Callable[[Candidate], Stated]  # what is known without loading it; asks no network
     fingerprint: Callable[[Candidate], str]  # changes when weights, configuration or tokenizer change
     load: Callable[[Candidate], Opened]  # the model, its files being there

@@ -44,11 +44,11 @@ class _Tower:
     stated: Mapping[str, Json]  # of the weights: timm's pretrained_cfg
 
 
-def _resolve(name: str, base: Path) -> Candidate | Unusable | None:
+def _resolve(name: str) -> Candidate | Unusable | None:
     if not name.startswith(_PREFIX):
         return None
     rest = name.removeprefix(_PREFIX)
-    return at(base / rest) if is_folder(base / rest) else _candidate(_published(rest), name=name)
+    return at(Path(rest)) if is_folder(Path(rest)) else _candidate(_published(rest), name=name)
 
 
 def is_tower(folder: Path) -> bool:
@@ -56,14 +56,14 @@ def is_tower(folder: Path) -> bool:
     return (folder / TOWER_CONFIG).is_file() and not (folder / CONFIG).is_file()
 
 
-def at(path: Path, *, name: str | None = None) -> Candidate | Unusable:
-    """The candidate of a folder, its id ``name`` or else ``timm:FOLDER``.
+def at(path: Path) -> Candidate | Unusable:
+    """The candidate of a folder, its id ``timm:FOLDER``.
 
     Raises:
         CandidateError: its path cannot be followed.
     """
     folder = resolved(path)
-    label = name or f"{_PREFIX}{folder}"
+    label = f"{_PREFIX}{folder}"
     try:
         _weights(folder)
         tower = _read(folder)
