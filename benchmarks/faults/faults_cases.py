@@ -16,7 +16,6 @@ from benchmarks.faults.faults_world import CANDIDATES, Reference, Run, World, fo
 Record = dict[str, object]
 KINDS = {
     "settings": "search.json", "candidates": "candidates.json", "ranking": "ranking.json",
-    "index of images": "pixels/*/index.json",
     "result": "trials/0001/result.json", "weights": "trials/0001/weights.safetensors",
     "model": "model/open_clip_model.safetensors", "head": "model/head.safetensors", "report": "report/report.json",
     "library": "../*-home/library.safetensors",
