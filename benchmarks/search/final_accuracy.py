@@ -20,7 +20,7 @@ of the library. With ``--far`` candidates are those that know little of the targ
   images; best head: the best of all fitted heads on test, in hindsight;
 - best tried: the best trial of the search on test, in hindsight;
 - plain Optuna (``--rows``): TPE with Hyperband over candidates, methods and settings, one run of the longest budget,
-  read at each less the same import (`live_search`);
+  read at each less the same import (`plain_optuna`);
 - hard top 3 (``--rows``): the search among the first three candidates of its own ranking alone.
 
 ``--neighbour`` runs a process beside each search that computes without end. The last line is one JSON
@@ -48,8 +48,7 @@ import torch
 
 from benchmarks.common import command_line, folders, write_json
 from benchmarks.search.final_accuracy_table import Row, rows_of, summary
-from benchmarks.search.live_search import value_at
-from benchmarks.search.live_search_runs import Point, Run, work
+from benchmarks.search.plain_optuna import Point, Run, value_at, work
 from benchmarks.tuning.fresh_targets import far_candidates
 from benchmarks.tuning.plain_lines import PlainLines, plain_lines
 from vlmsel_auto.library.file import save
@@ -177,8 +176,7 @@ def optuna(target: Path, *, seconds: float, seed: int, runs: Runs) -> list[Point
     folder = runs.records / "optuna"
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(
-        strategy="optuna", task=target, name=target.name, seed=seed, seconds=seconds, out=folder,
-        threads=runs.threads or torch.get_num_threads(),
+        task=target, seed=seed, seconds=seconds, out=folder, threads=runs.threads or torch.get_num_threads(),
     )  # fmt: skip
     if not run.file.exists():
         with neighbour(there=runs.neighbour):

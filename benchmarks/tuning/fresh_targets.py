@@ -14,7 +14,7 @@ holds a little of every task: of the others each task is .8 to 3.2 % of the imag
 that is in no mixture is far for everyone.
 
     python -m benchmarks.tuning.fresh_targets TASKS --out TARGETS --only cifar10,textures --seed 1
-    python -m benchmarks.search.live_search --tasks TARGETS --seconds 80
+    python -m benchmarks.search.final_accuracy TARGETS --records RECORDS
 """
 
 from __future__ import annotations

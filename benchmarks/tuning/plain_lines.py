@@ -29,7 +29,6 @@ from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.embedding import embed_images
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, FloatArray, IntArray, Task
-from vlmsel_auto.tuning.augment import augment
 
 _FOLDS = 4
 _MEMBERS = 5
@@ -43,7 +42,6 @@ class Recipe:
     epochs: int = 25
     rate: float = 3e-4  # the head learns three times as fast
     batch: int = 32
-    strength: float | None = None  # of `augment`; None: shifts by a tenth
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,7 +189,6 @@ def begin(candidate: Candidate, *, weight: FloatArray, bias: FloatArray) -> Tune
 def fine_tune(task: Task, tuned: Tuned, *, train: IntArray, recipe: Recipe, seed: int) -> None:
     """Train tower and head in place on the images ``train``; batch norms keep the statistics of pretraining."""
     torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
     images = torch.from_numpy(np.array(task.pixels.read(tuned.model.candidate.view, train)))
     labels = torch.from_numpy(task.labels[train].astype(np.int64))
     rates = [recipe.rate, 3 * recipe.rate]
@@ -202,12 +199,7 @@ def fine_tune(task: Task, tuned: Tuned, *, train: IntArray, recipe: Recipe, seed
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=total)
     for _ in range(recipe.epochs):
         for rows in torch.randperm(len(train)).split(recipe.batch):  # type: ignore[no-untyped-call] # likewise
-            seen = (
-                _shifted(images[rows])
-                if recipe.strength is None
-                else augment(images[rows], strength=recipe.strength, generator=generator)
-            )
-            logits = tuned.head(_embed(tuned.model, seen))
+            logits = tuned.head(_embed(tuned.model, _shifted(images[rows])))
             loss = functional.cross_entropy(logits, labels[rows], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call] # likewise

@@ -7,9 +7,7 @@ The project's own trials with each method's default setting; the seed draws the 
 the training. Heads are cross-validated on the few-shot images as a search does it; towers learn from all of them, as
 those that a user gets, and their last epoch is kept. Accuracies are
 those of the whole test split. One row is appended as soon as its trial is over, and rows that are there are not done
-again, so the same command resumes. With ``--jobs`` several processes share the work. ``--images`` also keeps what
-every trial of the first seed says of every test image, one file a task, for `choice.py`; trials that ``--out`` knows
-are not done again for it.
+again, so the same command resumes. With ``--jobs`` several processes share the work.
 
     python -m benchmarks.tuning.tuned_truth TASKS --out benchmarks/results/tuned-truth.csv --seeds 2 --jobs 2
     python -m benchmarks.tuning.tuned_truth TASKS --out truth.csv --quick
@@ -28,13 +26,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.common import command_line, folders
 
 if TYPE_CHECKING:
     from vlmsel_auto.models.loadedmodel import LoadedModel
-    from vlmsel_auto.records import Candidate, Task, TrialResult
+    from vlmsel_auto.records import Candidate, Task
 
 COLUMNS = ("member", "task", "method", "seed", "zeroshot", "accuracy", "seconds", "error")
 
@@ -51,7 +48,6 @@ class Job:
     device: str
     workdir: Path
     out: Path
-    images: Path | None
     done: frozenset[tuple[str, str, str, int]]
 
 
@@ -105,50 +101,12 @@ def run(job: Job) -> int:
                     began = time.perf_counter()
                     found = runner(mine).run(Trial(number=1, spec=spec))
                     row |= {"zeroshot": start, "accuracy": found.test, "seconds": time.perf_counter() - began}
-                    if job.images is not None and job.seed == 0:
-                        told = answers(found, task=data, trials=Path(scratch), model=load(candidate))
-                        keep_answers(job.images / f"{data.name}.safetensors", arm=f"{candidate.id}|{method}", told=told)
                 except TrialFailed as error:
                     row |= {"error": str(error)}
                 with FileLock(f"{job.out}.lock"):
                     append(job.out, row)
                 count += 1
     return count
-
-
-def answers(trial: TrialResult, *, task: Task, trials: Path, model: LoadedModel) -> dict[str, NDArray[np.generic]]:
-    """Of every test image, whether the trial is right (uint8) and how probable it holds the true class (float16)."""
-    import torch
-
-    from vlmsel_auto.models.embedding import embed_images
-    from vlmsel_auto.models.loadedmodel import class_logits
-    from vlmsel_auto.tuning.checkpoints import load_trial
-    from vlmsel_auto.tuning.data import splits
-
-    kept = load_trial(trials, trial)
-    if kept.visual is not None:
-        model.visual.load_state_dict(dict(kept.visual))
-    indices = splits(task).test
-    values = torch.from_numpy(embed_images(model, task, indices)[0])
-    logits = class_logits(
-        values, head=torch.from_numpy(kept.weight), bias=torch.from_numpy(kept.bias), scale=kept.scale
-    )
-    labels = torch.from_numpy(task.labels[indices])
-    true = logits.softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
-    return {
-        "right": (logits.argmax(dim=1) == labels).numpy().astype(np.uint8),
-        "probability": true.numpy().astype(np.float16),
-    }
-
-
-def keep_answers(path: Path, *, arm: str, told: dict[str, NDArray[np.generic]]) -> None:
-    """Add the answers of one arm to a task's file."""
-    from safetensors.numpy import load_file, save
-
-    from vlmsel_auto.cache import write_atomically
-
-    known = load_file(path) if path.exists() else {}
-    write_atomically(path, save({**known, **{f"{kind}|{arm}": values for kind, values in told.items()}}))
 
 
 def append(path: Path, row: dict[str, object]) -> None:
@@ -182,7 +140,6 @@ def main() -> None:
     parser.add_argument("--only", default="", help="comma list of task names; default: all")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--images", type=Path, help="folder that takes the answers on test images")
     args = parser.parse_args()
 
     from vlmsel_auto.models.candidates import mini_zoo
@@ -197,7 +154,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         jobs = [
             Job(task=folder, seed=seed, members=members, methods=methods, shots=args.shots, device=args.device,
-                workdir=Path(scratch) / folder.name / str(seed), out=args.out, images=args.images, done=done)
+                workdir=Path(scratch) / folder.name / str(seed), out=args.out, done=done)
             for seed in seeds for folder in folders(args.tasks, only=args.only, quick=args.quick)
         ]  # fmt: skip
         if args.jobs == 1:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _SECONDS: Final = 0.3  # of each of three measurements
 _ONE_RUN: Final = 0.02  # seconds: shorter runs are made larger, so that starting them does not count
 _LARGEST: Final = 2**12
-_MOST_GAIN: Final = 3.0  # whole towers gained 1.1 to 6.3 (`benchmarks/screening/precision.py`)
+_MOST_GAIN: Final = 3.0  # whole towers gained 1.1 to 6.3 (docs/results/real-models.md)
 _CGROUP: Final = Path("/sys/fs/cgroup")  # where Linux says what a container may take
 
 _Work: TypeAlias = tuple[Callable[[], object], float]  # a piece of work, and how much it is

@@ -1,7 +1,7 @@
 """Embedding and tuning in bfloat16 where the device multiplies that faster, tried on the model before it is trusted.
 
 Processors with bfloat16 units embed several times faster with it, and the embeddings hardly turn; a step of tuning
-takes half as long (`benchmarks/screening/precision.py`). A model is embedded or tuned that way only if a few of the
+takes half as long (docs/results/real-models.md). A model is embedded or tuned that way only if a few of the
 user's own images come out in the same direction and sooner; otherwise, and for small models, in float32.
 """
 

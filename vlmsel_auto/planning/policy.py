@@ -25,7 +25,7 @@ class Policy:
     step: float = 0.17  # standard deviation of a move near the best point, in the unit cube
     repeat: float = 0.25  # what is left of an arm's worth after a trial that gave nothing
 
-    # what validation images tell: shares of the binomial variance (benchmarks/planning/choice.py)
+    # what validation images tell: shares of the binomial variance (docs/results/planning.md)
     own_variance: float = 0.6  # a candidate's own; the rest all have in common, being measured on the same images
     soft_variance: float = 0.4  # of the soft metric, in units of the candidate's own
     soft_covariance: float = 0.53  # of metric and soft metric, likewise
@@ -42,7 +42,7 @@ class Policy:
 
     # what must be promised, and cost
     cost_power: float = 0.5  # gains are divided by this power of their share of the budget; 1: plain gain per cost
-    # of the metric, that other settings of a tried arm must promise (benchmarks/planning/choice.py)
+    # of the metric, that other settings of a tried arm must promise (docs/results/planning.md)
     least_gain: float = 0.002
     price: float = 0.001  # of the metric for each minute of a trial, on top of that
     screening: float = 0.25  # at most this share of a budget goes to first trials of heads

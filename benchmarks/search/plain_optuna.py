@@ -1,4 +1,4 @@
-"""A run of the live comparison: our search, or plain Optuna, on one target for so many seconds; see live_search.py."""
+"""The row "plain Optuna" of `final_accuracy`: TPE with Hyperband over candidates, methods and settings."""
 
 from __future__ import annotations
 
@@ -12,31 +12,23 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One strategy on one target with one seed."""
+    """One target with one seed for so many seconds of wall time, which begin with the folder of images."""
 
-    strategy: str
-    task: Path | None  # None: digits
-    name: str
+    task: Path
     seed: int
     seconds: float
     out: Path
-    threads: int = 1
+    threads: int
 
     @property
     def file(self) -> Path:
         """Where its record is kept."""
-        return self.out / f"{self.name}.{self.strategy}.{self.seconds:g}s.{self.seed}.json"
+        return self.out / f"{self.task.name}.optuna.{self.seconds:g}s.{self.seed}.json"
 
     @property
     def scratch(self) -> Path:
         """Its work directory."""
         return self.out / "scratch" / self.file.stem
-
-    def folder(self) -> Path:
-        """The images."""
-        from vlmsel_auto.tasks.digits import write_digits
-
-        return self.task or write_digits(self.out / "images").task
 
 
 Point = tuple[float, float, float]  # seconds, validation and test metric of the best so far
@@ -51,60 +43,13 @@ def incumbents(trials: Sequence[Point]) -> list[Point]:
     return best
 
 
-def run_ours(run: Run) -> dict[str, object]:
-    """`vlmsel_auto.search` with an event log."""
-    import vlmsel_auto
-    from vlmsel_auto.events import Event, RankingReady, StageFinished, TrialFinished
-    from vlmsel_auto.library.places import default_library
-    from vlmsel_auto.records import Budget
-
-    folder = run.folder()
-    shipped = default_library()
-    library = shipped.select_tasks([name for name in shipped.task_names if name != run.name])
-    search = vlmsel_auto.search  # imports all that it needs
-    led: list[Point] = []
-    study = updates = 0.0
-    began = time.monotonic()
-
-    def sink(event: Event) -> None:
-        nonlocal study, updates
-        if isinstance(event, TrialFinished) and event.leader is not None:
-            validation, test = event.leader.validation, event.leader.test
-            if validation is not None and test is not None and (not led or led[-1][1:] != (validation, test)):
-                led.append((time.monotonic() - began, validation, test))
-        elif isinstance(event, StageFinished) and event.stage == "trials":
-            study = event.seconds
-        elif isinstance(event, RankingReady):
-            updates += 1
-
-    result = search(
-        folder,
-        candidates="mini-zoo",
-        budget=Budget(seconds=run.seconds),
-        seed=run.seed,
-        workdir=run.scratch,
-        library=library,
-        learn=False,
-        sink=sink,
-    )
-    seconds = time.monotonic() - began
-    spent = sum(trial.seconds for trial in result.trials)
-    return {
-        "seconds": seconds,
-        "curve": led,
-        "trials": len(result.trials),
-        "paused": sum(trial.state == "pruned" for trial in result.trials),
-        "continued": sum(trial.continues is not None for trial in result.trials),
-        "best": None if result.best is None else result.best.candidate,
-        "study_seconds": study,
-        "trial_seconds": spent,
-        "overhead": (study - spent) / study,
-        "rankings": updates,
-    }
+def value_at(curve: Sequence[Point], seconds: float) -> float:
+    """Test metric of the incumbent after so many seconds; 0 before the first."""
+    return next((test for when, _, test in reversed(curve) if when <= seconds), 0.0)
 
 
 def run_optuna(run: Run) -> dict[str, object]:
-    """TPE with Hyperband; a candidate, a method and a point of its unit cube are suggested."""
+    """A candidate, a method and a point of its unit cube are suggested, with the product's training code."""
     import optuna
 
     from vlmsel_auto.cache import Store
@@ -117,13 +62,12 @@ def run_optuna(run: Run) -> dict[str, object]:
     from vlmsel_auto.tuning.runner import Trial, TrialRunner
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    folder = run.folder()
     trials: list[Point] = []
     spent = 0.0
     began = time.monotonic()
     members = candidates.mini_zoo()
     views = tuple(dict.fromkeys(one.view for one in members))
-    task = load_task(folder, TaskOptions(seed=run.seed), views=views, workdir=run.scratch)
+    task = load_task(run.task, TaskOptions(seed=run.seed), views=views, workdir=run.scratch)
     images = len(splits(task).train)
     store = Store(run.scratch / "features")
     runner = TrialRunner(task=task, candidates=members, load=zoo.load, store=store, workdir=run.scratch)
@@ -179,8 +123,8 @@ def work(run: Run) -> None:
 
     torch.set_num_threads(run.threads)
     shutil.rmtree(run.scratch, ignore_errors=True)
-    record = run_ours(run) if run.strategy == "ours" else run_optuna(run)
-    head = {"target": run.name, "strategy": run.strategy, "seed": run.seed, "budget": run.seconds}
+    record = run_optuna(run)
+    head = {"target": run.task.name, "strategy": "optuna", "seed": run.seed, "budget": run.seconds}
     shutil.rmtree(run.scratch, ignore_errors=True)
     partial = run.file.with_suffix(".part")
     partial.write_text(json.dumps(head | record))
