@@ -155,11 +155,11 @@ def search(target: Path, *, seconds: float, seed: int, library: Path, candidates
         ensemble=single if mean is None else float(mean["test"]),
         best_tried=max(tested),
         median_tried=statistics.median(tested),
-        tried=len({each["candidate"] for each in answer["trials"] if each["test"] is not None}),
+        tried=len({each["spec"]["candidate"] for each in answer["trials"] if each["test"] is not None}),
         seconds=spent,
         calibration_error=float(on_test["calibration_error"]),
         calibration_floor=on_test["calibration_floor"],
-        order=tuple(str(each["candidate"]) for each in answer["ranking"]),
+        order=tuple(str(each["candidate"]) for each in answer["ranking"]["ranked"]),
     )
 
 

@@ -30,10 +30,10 @@ def test_one_object_and_a_file(heap, tmp_path):
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)
     assert len(found["to_label"]) == 3
-    assert found["labels"] == 0
-    assert found["p_best"] == pytest.approx({"ViT-Mi-16-64.all-m": 1.0})
-    assert found["loss"] == {"ViT-Mi-16-64.all-m": 0.0}
-    assert found["file"] == str(tmp_path / "work" / "to_label.csv")
+    assert found["scores"]["known"] == 0
+    assert found["scores"]["p_best"] == pytest.approx({"ViT-Mi-16-64.all-m": 1.0})
+    assert found["scores"]["loss"] == {"ViT-Mi-16-64.all-m": 0.0}
+    assert found["path"] == str(tmp_path / "work" / "to_label.csv")
     plain = CliRunner().invoke(app, [*options(heap, tmp_path), "-n", "3"])
     assert plain.exit_code == 0, plain.stderr
     assert "zero-shot, by 0 labels; further labels can hardly gain anything" in plain.stdout  # of one candidate

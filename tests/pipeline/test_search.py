@@ -127,7 +127,7 @@ def test_report_holds_what_the_result_says(finished):
     assert page.count('src="data:image/jpeg;base64,') == shown
     assert issues.judged > 0
     assert issues.compared == 48
-    figure = result.plot_confusion()
+    figure = result.plot("confusion")
     assert figure.axes[0].get_ylabel() == "true class"
 
 

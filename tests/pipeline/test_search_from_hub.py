@@ -142,7 +142,7 @@ def test_the_command_line_from_another_process(hub, shapes, tmp_path):
         env=hub.environment(VLMSEL_LIBRARY=str(tmp_path / "none"), OMP_NUM_THREADS="1"),
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    assert {each["candidate"] for each in json.loads(ran.stdout)["ranking"]} == {
+    assert {each["candidate"] for each in json.loads(ran.stdout)["ranked"]} == {
         f"hf-hub:mini/{GOOD}",
         f"hf-hub:mini/{POOR}",
     }

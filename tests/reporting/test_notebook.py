@@ -105,13 +105,13 @@ def test_without_ipython_the_extra_is_named(monkeypatch):
 
 
 def test_plots_are_those_of_the_report(result):
-    figure = result.plot_ranks()
+    figure = result.plot("ranks")
     assert figure.axes[0].get_xlabel() == "predicted rank among the tuned"
     assert figure._repr_svg_().startswith("<svg ")
-    for plot in (result.plot_ranking, result.plot_time):
-        assert len(plot().axes) == 1
+    for name in ("ranking", "time"):
+        assert len(result.plot(name).axes) == 1
     with pytest.raises(InputError, match="plots ranking, ranks, time, but got 'confusion'"):
-        result.plot_confusion()
+        result.plot("confusion")
     assert "matplotlib.pyplot" not in str(type(figure))
 
 
@@ -151,7 +151,7 @@ def test_a_notebook_runs(tmp_path):
         "result = vlmsel_auto.search('photos', sink=NotebookSink(), **how)",
         "result",
         "result.ranking",
-        "result.plot_confusion()",
+        "result.plot('confusion')",
         "result.trials_frame()",
     ]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells_])

@@ -1,9 +1,8 @@
-"""Results of the commands: the JSON shapes that scripts rely on, and tables for people."""
+"""Results of the commands as tables for people; as JSON they have the fields of the records that Python gives."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from vlmsel_auto.cli.support import EXIT_ALL_FAILED, EXIT_INTERRUPTED, Answer
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.recordjson import encode
-from vlmsel_auto.records import BadFile, BestModel, EnsembleModel, Ranking, StoppedBy, TrialResult
+from vlmsel_auto.records import BadFile, Ranking, StoppedBy
 from vlmsel_auto.reporting.formatting import clean, plural
 from vlmsel_auto.reporting.report import UNKNOWN
 from vlmsel_auto.reporting.sentences import expected_text, gain_text, points_text
@@ -29,86 +28,12 @@ if TYPE_CHECKING:
 _PIPE_WIDTH = 200  # columns when standard output is no terminal: nothing gets cut
 
 
-def _fields(record: object, *names: str) -> dict[str, Json]:
-    """Some fields of a record, which are plain values, by name."""
-    return {name: getattr(record, name) for name in names}
-
-
-def rank_json(ranking: Ranking, *, top: int) -> Json:
-    """``{"ranking": [{candidate, score, prior, evidence, p_best, p_top5, screened}, ...], "templates": [...]}``.
-
-    The ranking is best first; templates are those that were chosen without labels, or none.
-    """
-    return {"ranking": _ranking_json(ranking)[:top], "templates": list(ranking.templates)}
-
-
-def _ranking_json(ranking: Ranking) -> list[Json]:
-    names = "candidate", "score", "prior", "evidence", "p_best", "p_top5"
-    return [{**_fields(line, *names), "screened": line.candidate not in ranking.not_looked} for line in ranking.ranked]
-
-
-def _trial_json(trial: TrialResult) -> Json:
-    return {
-        "number": trial.number,
-        **_fields(trial.spec, "candidate", "method"),
-        **_fields(trial, "state", "origin", "validation", "test"),
-        "epochs": trial.epochs_run,
-        "seconds": trial.seconds,
-        "settings": dict(trial.spec.settings),
-        "reason": trial.reason,
-    }
-
-
-def _best_json(best: BestModel) -> Json:
-    folder = None if best.model_dir is None else str(best.model_dir)
-    return {
-        **_fields(best, "candidate", "method", "validation", "test", "params"),
-        "on_test": encode(best.on_test),
-        "model_dir": folder,
-    }
-
-
-def _ensemble_json(mean: EnsembleModel) -> Json:
-    return {
-        "members": list(mean.members),
-        "weights": list(mean.weights),
-        "validation": mean.validation,
-        "validation_images": mean.validation_images,
-        "test": mean.test,
-        "params": mean.params,
-        "on_test": encode(mean.on_test),
-        "model_dir": str(mean.model_dir),
-    }
-
-
-def search_json(result: SearchResult) -> Json:
-    """An object of the result's fields; ``best`` and ``ensemble`` may be null.
-
-    The ranking is the predicted one, before the first trial.
-    """
-    return {
-        "best": None if result.best is None else _best_json(result.best),
-        "ensemble": None if result.ensemble is None else _ensemble_json(result.ensemble),
-        "ranking": _ranking_json(result.ranking),
-        "templates": list(result.ranking.templates),
-        "trials": [_trial_json(trial) for trial in result.trials],
-        "agreement": _fields(result.agreement, "tau_b", "weighted_tau", "ndcg5", "top1_loss", "n"),
-        "objective": str(result.objective),
-        "tradeoffs": [
-            _fields(each, "name", "method", "accuracy", "latency", "params", "memory", "worth", "on_front")
-            for each in result.tradeoffs
-        ],
-        "seconds": result.seconds,
-        "report_dir": str(result.report_dir),
-    }
-
-
 def answer_search(answer: Answer, result: SearchResult, *, to_stderr: bool) -> None:
     """Show a search's summary, and leave its JSON and exit code."""
     from vlmsel_auto.reporting import panel
     from vlmsel_auto.reporting.report import load
 
-    answer.json = search_json(result)
+    answer.json = encode(result)
     panel.show(load(result.report_dir), report_dir=result.report_dir, to_stderr=to_stderr)
     if result.stopped_by is StoppedBy.INTERRUPTED:
         answer.code = EXIT_INTERRUPTED
@@ -187,19 +112,6 @@ def print_ranking(ranking: Ranking, *, top: int) -> None:
     more = [f"... and {plural(hidden, 'candidate')} more"] if hidden > 0 else []
     failures = [f"not ranked: {name}: {reason}" for name, reason in ranking.failures.items()]
     print_table(columns, notes=[*more, *failures, *ranking.notes])
-
-
-def label_json(found: LabelResult) -> Json:
-    """``{"to_label": [{path, suggested, probability, why}, ...], "labels", "p_best", "accuracy", "loss", "file"}``."""
-    scores = found.scores
-    return {
-        "to_label": [_fields(one, "path", "suggested", "probability", "why") for one in found.to_label],
-        "labels": scores.known,
-        "p_best": dict(scores.p_best),
-        "accuracy": {name: asdict(each) for name, each in scores.accuracy.items()},
-        "loss": dict(scores.loss),
-        "file": str(found.path),
-    }
 
 
 def print_labelling(found: LabelResult, *, top: int = 5) -> None:

@@ -17,7 +17,7 @@ from vlmsel_auto.cli.bench import bench
 from vlmsel_auto.cli.export import export
 from vlmsel_auto.cli.label import label
 from vlmsel_auto.cli.library import library_app
-from vlmsel_auto.cli.options import LogFile, answering
+from vlmsel_auto.cli.options import answering
 from vlmsel_auto.cli.predict import predict
 from vlmsel_auto.cli.rank import rank
 from vlmsel_auto.cli.search import EPILOG, search
@@ -95,7 +95,6 @@ def demo(
     workdir: Annotated[Path, typer.Option(help="Folder of the demo's images, study, report and model.")] = Path("demo"),
     time_budget: Annotated[str, typer.Option(metavar="TIME", help="What the search may take: 90s, 2m.")] = "2m",
     answer: Answer,
-    log_file: LogFile = None,
 ) -> None:
     """The main job offline: handwritten digits as an image folder, the mini zoo, a real search, a prediction."""
     from vlmsel_auto.cli.answers import answer_search
@@ -104,7 +103,7 @@ def demo(
     from vlmsel_auto.units import parse_duration
 
     seconds = parse_duration(time_budget)
-    with make_sink(quiet=answer.quiet, budget=Budget(seconds=seconds), log_file=log_file) as sink:
+    with make_sink(quiet=answer.quiet, budget=Budget(seconds=seconds)) as sink:
         since = time.monotonic()
         with collections_paused():
             from vlmsel_auto.cli.demo import demo as run_demo  # loads torch, which the screen covers

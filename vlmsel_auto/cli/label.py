@@ -58,8 +58,9 @@ def label(
     `rank` and `search` on DIR use them as soon as every class has two.
     """
     from vlmsel_auto.cache import default_cache_dir
-    from vlmsel_auto.cli.answers import check_task, label_json, print_labelling
+    from vlmsel_auto.cli.answers import check_task, print_labelling
     from vlmsel_auto.process import collections_paused
+    from vlmsel_auto.recordjson import encode
 
     given = asked.read()
     check_task(directory, given, exclude=(given["cache_dir"] or default_cache_dir(),))
@@ -76,7 +77,7 @@ def label(
     if page:
         _serve(session, port=port, open_browser=open_browser)
     found = finish_labelling(session, count=count, folder=folder)
-    answer.json = label_json(found)
+    answer.json = encode(found)
     if not answer.as_json:
         print_labelling(found)
 

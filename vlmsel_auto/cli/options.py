@@ -40,10 +40,6 @@ Seed = Annotated[int, _shared("seed")]
 LibraryPath = Annotated[Path | None, _shared("library")]
 Device = Annotated[str, _shared("device")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write, whole or not at all.")]
-LogFile = Annotated[
-    Path | None,
-    typer.Option("--log-file", metavar="FILE", help="Also add what is being done to FILE, in plain lines."),
-]
 _JSON = typer.Option("--json", help="Print one JSON object on standard output.")
 _QUIET = typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")
 _DEBUG = typer.Option("--debug", help="Show the traceback of an error.")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import typer
 
-from vlmsel_auto.cli.options import Asked, Folder, LogFile, answering, asking
+from vlmsel_auto.cli.options import Asked, Folder, answering, asking
 from vlmsel_auto.cli.support import Answer, make_sink
 from vlmsel_auto.pipeline.request import TaskRequest
 
@@ -26,22 +27,22 @@ def rank(
         ),
     ] = None,
     answer: Answer,
-    log_file: LogFile = None,
 ) -> None:
     """Predict how the candidates will rank on DIR once tuned, or zero-shot; nothing is trained."""
     from vlmsel_auto.cache import default_cache_dir
-    from vlmsel_auto.cli.answers import check_task, print_ranking, rank_json
+    from vlmsel_auto.cli.answers import check_task, print_ranking
     from vlmsel_auto.process import collections_paused
+    from vlmsel_auto.recordjson import encode
 
     given = asked.read()
     check_task(directory, given, exclude=(given["cache_dir"] or default_cache_dir(),))
     with collections_paused():
         from vlmsel_auto.pipeline.rank import rank as run_rank
 
-    with make_sink(quiet=answer.quiet, log_file=log_file) as sink:
+    with make_sink(quiet=answer.quiet) as sink:
         predicted: Literal["zero_shot", "tuned"] | None = "zero_shot" if truth == "zeroshot" else truth
         ranking = run_rank(directory, **given, truth=predicted, sink=sink)
     shown = top or len(ranking.ranked)
-    answer.json = rank_json(ranking, top=shown)
+    answer.json = encode(replace(ranking, ranked=ranking.ranked[:shown]))
     if not answer.as_json:
         print_ranking(ranking, top=shown)

@@ -23,7 +23,6 @@ from vlmsel_auto.errors import ConductanceError, InputError, MissingDependency, 
 
 if TYPE_CHECKING:
     from vlmsel_auto.cache import Json
-    from vlmsel_auto.events import Event, Sink
     from vlmsel_auto.records import Budget
     from vlmsel_auto.reporting.progress import PlainSink, RichSink
 
@@ -98,37 +97,8 @@ def guarded(answer: Answer, *, debug: bool = False, resumes: bool = False) -> It
         raise typer.Exit(answer.code)
 
 
-@contextlib.contextmanager
-def make_sink(*, quiet: bool, budget: Budget | None = None, log_file: Path | None = None) -> Iterator[Sink]:
-    """A sink for people; ``log_file`` gets plain lines too, whatever is shown.
-
-    Raises:
-        InputError: ``log_file`` cannot be written.
-    """
-    from vlmsel_auto.reporting.progress import PlainSink
-
-    with contextlib.ExitStack() as stack:
-        shown = _screen_or_lines(quiet=quiet, budget=budget)
-        if log_file is None:
-            stack.enter_context(shown)
-            yield shown
-            return
-        try:
-            stream = stack.enter_context(log_file.open("a", encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"the log file cannot be written, name another, but got {str(error)!r}") from error
-        logged = stack.enter_context(PlainSink(stream=stream, budget=budget))
-        stack.enter_context(shown)
-
-        def both(event: Event, /) -> None:
-            logged(event)
-            shown(event)
-
-        yield both
-
-
-def _screen_or_lines(*, quiet: bool, budget: Budget | None) -> PlainSink | RichSink:
-    """The live screen on a terminal, plain lines elsewhere and with NO_COLOR, TERM=dumb or ``quiet``."""
+def make_sink(*, quiet: bool, budget: Budget | None = None) -> PlainSink | RichSink:
+    """The live screen on a terminal, plain lines elsewhere and with NO_COLOR, TERM=dumb or ``quiet``; to be opened."""
     from vlmsel_auto.reporting.progress import PlainSink, RichSink
 
     lively = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"

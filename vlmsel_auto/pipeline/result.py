@@ -74,36 +74,15 @@ class SearchResult:
         """A row a trial, by number; needs pandas (extra ``notebook``)."""
         return trials_frame(self.trials)
 
-    def plot_ranking(self) -> Figure:
-        """Predicted score of each candidate with its uncertainty."""
-        return self._plot("ranking")
+    def plot(self, name: str) -> Figure:
+        """A plot of the report.
 
-    def plot_ranks(self) -> Figure:
-        """Predicted against actual rank of the tuned candidates."""
-        return self._plot("ranks")
+        Args:
+            name: "ranking", "ranks", "time", "tradeoff", "confusion", "recall", "reliability" or "coverage".
 
-    def plot_time(self) -> Figure:
-        """Validation of the trials over time, and the best so far."""
-        return self._plot("time")
-
-    def plot_tradeoff(self) -> Figure:
-        """Accuracy against the time of an image."""
-        return self._plot("tradeoff")
-
-    def plot_confusion(self) -> Figure:
-        """True classes against the classes that the best model took their images for."""
-        return self._plot("confusion")
-
-    def plot_recall(self) -> Figure:
-        """Recall of the best model by class, with intervals."""
-        return self._plot("recall")
-
-    def plot_reliability(self) -> Figure:
-        """How often the best model is right against how sure it is."""
-        return self._plot("reliability")
-
-    def _plot(self, name: str) -> Figure:
-        """A plot of the report; an InputError where it would say nothing."""
+        Raises:
+            InputError: there is no such plot, or of this search it would say nothing.
+        """
         from vlmsel_auto.reporting.html_page import drawings  # imports matplotlib
 
         drawn = drawings(load(self.report_dir))
