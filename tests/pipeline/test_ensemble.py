@@ -16,7 +16,7 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities, pool
 from vlmsel_auto.models.prediction import predict
 from vlmsel_auto.pipeline.ensemble import Pool, export_ensemble, pool_leaders
-from vlmsel_auto.pipeline.joined import Joined, join
+from vlmsel_auto.pipeline.joined import Trials, join
 from vlmsel_auto.records import Candidate, EnsembleModel, Task, TrialOrigin, TrialResult
 from vlmsel_auto.study.study import StudyOutcome
 from vlmsel_auto.tuning.checkpoints import keep_held_out_alone, load_trial, save_weights
@@ -49,20 +49,28 @@ def save(workdir: Path, source: Path, logits: Mapping[int, np.ndarray], like: Tr
 Ensemble = Callable[..., EnsembleModel | None]
 
 
+Left = Callable[..., Trials]
+
+
 @pytest.fixture
-def ensemble(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> Ensemble:
-    """`pool_leaders` of some trials and `export_ensemble` of what it found, in the test's folder."""
-    by_id = {each.id: each for each in candidates}
+def left(task: Task, candidates: tuple[Candidate, ...], tmp_path: Path) -> Left:
+    """What trials left in the test's folder."""
 
-    def made(members: Sequence[TrialResult], **changes: object) -> EnsembleModel | None:
+    def made(results: Sequence[TrialResult] = (), **changes: object) -> Trials:
         fields = {"task": task, "workdir": tmp_path, "sink": print, **changes}
-        found = pool_leaders(members, size=fields.pop("size", len(members)), **fields)
+        return Trials(candidates=candidates, store=Store(tmp_path), results=results, **fields)
 
-        def joined(trial: TrialResult) -> Joined:
-            place = {"task": fields["task"], "workdir": fields["workdir"], "load": zoo.load}
-            return join(trial, members, candidate=by_id[trial.spec.candidate], **place)
+    return made
 
-        return export_ensemble(found, joined=joined, candidates=candidates, store=Store(tmp_path), **fields)
+
+@pytest.fixture
+def ensemble(left: Left) -> Ensemble:
+    """`pool_leaders` of some trials and `export_ensemble` of what it found, in the test's folder."""
+
+    def made(members: Sequence[TrialResult], *, size: int | None = None, **changes: object) -> EnsembleModel | None:
+        trials = left(members, **changes)
+        found = pool_leaders(members, trials, size=len(members) if size is None else size)
+        return export_ensemble(found, trials, joined=lambda trial: join(trial, trials, load=zoo.load))
 
     return made
 
@@ -74,19 +82,18 @@ def test_members_are_the_best_trials_of_different_candidates(finished: Finished)
     assert all(each.origin is not TrialOrigin.ZERO_SHOT for each in outcome.members)
 
 
-def test_an_objective_lets_in_who_is_worth_its_cost(finished: Finished, task: Task) -> None:
+def test_an_objective_lets_in_who_is_worth_its_cost(finished: Finished, task: Task, left: Left) -> None:
     outcome, workdir = finished
+    trials = left(workdir=workdir)
 
     def pooled(price: float) -> Pool | None:
-        return pool_leaders(
-            outcome.members, size=4, charge=lambda names: price * len(names), task=task, workdir=workdir, sink=print
-        )
+        return pool_leaders(outcome.members, trials, size=4, charge=lambda names: price * len(names))
 
     free = pooled(0.0)
     sizes = [0 if (found := pooled(price)) is None else len(found.members) for price in (0.0, 0.003, 0.01, 0.1)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 0  # nothing here gains ten points by pooling
-    every = pool_leaders(outcome.members, size=4, task=task, workdir=workdir, sink=print)
+    every = pool_leaders(outcome.members, trials, size=4)
     assert len(every.members) == 4  # without a charge as before
     if free is not None:
         labels = torch.from_numpy(task.labels[free.rows])
@@ -131,7 +138,7 @@ def test_heads_are_pooled_by_their_likelihood_and_the_folder_predicts_the_same(
 
 
 def test_trials_and_ensemble_go_by_the_metric_of_the_task(
-    task: Task, candidates: tuple[Candidate, ...], ensemble: Ensemble, tmp_path: Path
+    task: Task, candidates: tuple[Candidate, ...], ensemble: Ensemble, left: Left, tmp_path: Path
 ) -> None:
     task = replace(task, metric="macro_f1", labels=np.where(np.arange(80) % 9, task.labels, 0))  # some of them wrong
     both = ("zero_shot", "probe")
@@ -141,7 +148,7 @@ def test_trials_and_ensemble_go_by_the_metric_of_the_task(
         said = load_trial(tmp_path, each).held_out_logits.argmax(axis=1)
         assert each.validation == f1_score(labels, said, average="macro")
         assert each.validation != (said == labels).mean()
-    found = pool_leaders(outcome.members, size=2, task=task, workdir=tmp_path, sink=print)
+    found = pool_leaders(outcome.members, left(task=task), size=2)
     made = ensemble(outcome.members, task=task)
     assert made.validation == f1_score(labels, found.held_out().argmax(axis=1), average="macro")
 
@@ -194,7 +201,9 @@ def test_held_out_images_say_whether_heads_or_towers_count(
         assert sum(made.weights[2:]) > 0.2
 
 
-def test_what_settings_say_of_further_folds_weighs_their_tower(finished: Finished, task: Task, tmp_path: Path) -> None:
+def test_what_settings_say_of_further_folds_weighs_their_tower(
+    finished: Finished, task: Task, left: Left, tmp_path: Path
+) -> None:
     outcome, workdir = finished
     head, first = outcome.members[0], tower(outcome, 0, fold=0, number=90)
     further = [tower(outcome, 0, fold=fold, number=90 + fold) for fold in (1, 2)]
@@ -205,7 +214,7 @@ def test_what_settings_say_of_further_folds_weighs_their_tower(finished: Finishe
     keep_held_out_alone(tmp_path, further[0])
 
     def share_of_the_tower(results: Sequence[TrialResult]) -> float:
-        found = pool_leaders([head, first], size=2, results=results, task=task, workdir=tmp_path, sink=print)
+        found = pool_leaders([head, first], left(results), size=2)
         if found is None:  # the head is left alone
             return 0.0
         return sum(weight for each, weight in zip(found.members, found.weights, strict=True) if each.is_tower)
@@ -215,7 +224,7 @@ def test_what_settings_say_of_further_folds_weighs_their_tower(finished: Finishe
 
 
 def test_towers_share_their_weight_by_what_they_gain_on_their_heads(
-    finished: Finished, task: Task, tmp_path: Path
+    finished: Finished, task: Task, left: Left, tmp_path: Path
 ) -> None:
     outcome, workdir = finished
     heads, labelled = outcome.members[:2], splits(task).labelled
@@ -224,7 +233,7 @@ def test_towers_share_their_weight_by_what_they_gain_on_their_heads(
     rows = {each.number: splits(task, fold=each.spec.fold).val for each in towers}
     save(tmp_path, workdir, {each.number: 2 * true[labelled] for each in heads}, heads[0])
     save(tmp_path, workdir, {90: 3 * true[rows[90]], 91: 2 * true[rows[91]]}, heads[0])
-    found = pool_leaders([*heads, *towers], size=2, task=task, workdir=tmp_path, sink=print)
+    found = pool_leaders([*heads, *towers], left(), size=2)
     by_number = {each.trial.number: weight for each, weight in zip(found.members, found.weights, strict=True)}
     assert by_number[heads[0].number] == by_number[heads[1].number]
     sure = [logit - np.log(np.exp(logit) + task.n_classes - 1) for logit in (3, 2)]  # log-probability of the true class

@@ -27,7 +27,7 @@ from vlmsel_auto.models.pooling import log_probabilities
 from vlmsel_auto.models.prediction import predict
 from vlmsel_auto.pipeline.ensemble import Member, Pool, export_ensemble
 from vlmsel_auto.pipeline.export import export_best
-from vlmsel_auto.pipeline.joined import HeldOut, Joined, calibrated, join
+from vlmsel_auto.pipeline.joined import HeldOut, Joined, Trials, calibrated, join
 from vlmsel_auto.planning.space import DEFAULT
 from vlmsel_auto.records import Budget, Candidate, Task, TrialOrigin, TrialResult, TrialState
 from vlmsel_auto.tuning.checkpoints import (
@@ -57,7 +57,14 @@ class World:
 
     def join(self, *results: TrialResult) -> Joined:
         """The first of these with the others."""
-        return join(results[0], results, task=self.task, candidate=self.candidate, workdir=self.workdir, load=zoo.load)
+        return join(results[0], replace(self.trials, results=results), load=zoo.load)
+
+    @property
+    def trials(self) -> Trials:
+        """What they left."""
+        return Trials(
+            task=self.task, candidates=[self.candidate], workdir=self.workdir, store=Store(self.workdir), sink=print
+        )
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +125,7 @@ def test_two_fits_are_one_model_whose_figures_are_its_own(world: World) -> None:
     for name, mean in found.checkpoint.visual.items():
         expected = (one[name].double() + other[name]) / 2 if mean.is_floating_point() else one[name]
         torch.testing.assert_close(mean, expected.to(mean.dtype))
-    best = export_best(calibrated(found, task=task), task=task, candidate=world.candidate, workdir=world.workdir,
-                       store=Store(world.workdir), sink=print)  # fmt: skip
+    best = export_best(calibrated(found, task=task), world.trials)
     assert (best.fits, best.trial) == (2, world.first.number)
     rows = np.sort(task.test)
     said = predict(best.model_dir, [task.root / task.paths[row] for row in rows])
@@ -134,11 +140,8 @@ def test_two_fits_are_one_model_whose_figures_are_its_own(world: World) -> None:
 def test_an_ensemble_has_the_mean_tower(world: World) -> None:
     task, results = world.task, (world.first, world.second, world.head)
     members = [Member(trial=each[0], held_out=world.join(*each).held_out) for each in (results, (world.head,))]
-    found = export_ensemble(
-        Pool(members=members, weights=[1.0, 0.01]), joined=lambda trial: world.join(trial, *results), task=task,
-        candidates=[world.candidate], workdir=world.workdir, store=Store(world.workdir),
-        sink=print,
-    )  # fmt: skip
+    pool = Pool(members=members, weights=[1.0, 0.01])
+    found = export_ensemble(pool, world.trials, joined=lambda trial: world.join(trial, *results))
     rows = np.sort(task.test)
     said = predict(found.model_dir, [task.root / task.paths[row] for row in rows])
     assert found.test == right(said.best, rows, task)

@@ -8,7 +8,9 @@ import pytest
 from helpers.report_world import make_trial
 from helpers.stored_results import saying
 from helpers.tuning_world import Memory, digits, spec
+from vlmsel_auto.cache import Store
 from vlmsel_auto.models.candidates import mini_zoo
+from vlmsel_auto.pipeline.joined import Trials
 from vlmsel_auto.pipeline.label_issues import find_label_issues
 from vlmsel_auto.tuning.checkpoints import save_weights
 
@@ -32,9 +34,10 @@ def kept(workdir, number):
 
 def found(workdir, *, task=TASK, trials=TRIALS, images=True, heard=None):
     sink = (lambda event: None) if heard is None else heard.append
-    return find_label_issues(
-        trials, results=TRIALS, task=task, candidates=CANDIDATES, workdir=workdir, images=images, sink=sink
-    )
+    left = Trials(
+        task=task, candidates=CANDIDATES, workdir=workdir, store=Store(workdir), sink=sink, results=TRIALS
+    )  # fmt: skip
+    return find_label_issues(trials, left, images=images)
 
 
 def test_a_label_that_the_trials_contradict_is_suspected(tmp_path):

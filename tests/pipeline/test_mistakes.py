@@ -1,6 +1,7 @@
 """What the report says of the best model comes from the logits that its fits kept."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ import pytest
 from helpers.report_world import make_trial
 from helpers.stored_results import saying
 from helpers.tuning_world import Memory, digits, spec
+from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import TaskError
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.pooling import log_probabilities
-from vlmsel_auto.pipeline.joined import HeldOut, Joined
+from vlmsel_auto.pipeline.joined import HeldOut, Joined, Trials
 from vlmsel_auto.pipeline.mistakes import find_mistakes
 
 TASK = digits()
@@ -37,7 +39,8 @@ UNTESTED = replace(TASK, test=TASK.test[:0])
 
 def found(best=BEST, *, task=TASK, images=True):
     HEARD.clear()
-    return find_mistakes(best, task=task, candidates=CANDIDATES, images=images, sink=HEARD.append)
+    trials = Trials(task=task, candidates=CANDIDATES, workdir=Path(), store=Store(Path()), sink=HEARD.append)
+    return find_mistakes(best, trials, images=images)
 
 
 def test_test_images_are_judged_and_shown():

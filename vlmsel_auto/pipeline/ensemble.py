@@ -15,24 +15,20 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.special import softmax
 
-from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import VlmselError
-from vlmsel_auto.events import Notice, Sink
-from vlmsel_auto.models.card import Provenance, ensemble_card
-from vlmsel_auto.models.ensembles import write_ensemble
-from vlmsel_auto.models.facts import facts_of, known_sum
+from vlmsel_auto.events import Notice
+from vlmsel_auto.models.card import Provenance
 from vlmsel_auto.models.pooling import LEAST_LOG, fit_weights, log_probabilities, pool
 from vlmsel_auto.models.selective import answer_levels
-from vlmsel_auto.pipeline.export import confused, export_joined
-from vlmsel_auto.pipeline.joined import HeldOut, Joined, held_out_of
+from vlmsel_auto.pipeline.export import confused, export_joined, write_pool
+from vlmsel_auto.pipeline.joined import HeldOut, Joined, Trials, held_out_of
 from vlmsel_auto.planning.method import Trains
-from vlmsel_auto.records import Candidate, EnsembleModel, FloatArray, IntArray, Task, TrialResult
+from vlmsel_auto.records import EnsembleModel, FloatArray, IntArray, Task, TrialResult
 from vlmsel_auto.tuning.data import measure
 from vlmsel_auto.tuning.final_score import final_score
 from vlmsel_auto.tuning.methods import method_of
@@ -98,27 +94,21 @@ class Pool:
 
 def pool_leaders(
     members: Sequence[TrialResult],
+    trials: Trials,
     *,
     size: int,
     fits: Callable[[Sequence[str]], bool] = lambda _: True,
     charge: Callable[[Sequence[str]], float] | None = None,
-    results: Sequence[TrialResult] = (),
-    task: Task,
-    workdir: Path,
-    sink: Sink,
 ) -> Pool | None:
     """Choose and weigh the leading candidates by what they say of held-out images; no tower is read.
 
     Args:
         members: best trials by heads and by towers of each leading candidate, the chosen model first.
+        trials: of the search.
         size: at most so many heads and so many towers; fewer than two give no ensemble.
         fits: whether a model of each of these candidates is what the user can afford together; those that make it too
             much are left out, the best first in.
         charge: what the objective takes off the metric of such models together; None: nothing.
-        results: all trials: those of a member's settings on other folds tell more of it.
-        task: the target.
-        workdir: where the study's checkpoints are.
-        sink: told when they cannot be read.
 
     Returns:
         The pool; None where no two members have a say, or where ten held-out images or more say that its log loss is
@@ -126,10 +116,11 @@ def pool_leaders(
         the size whose metric on held-out images less its charge is largest, and None where that of the first member
         alone is as large.
     """
+    task = trials.task
     try:
-        read = [(each, held_out_of(each, results, task=task, workdir=workdir)) for each in members]
+        read = [(each, held_out_of(each, trials)) for each in members]
     except VlmselError as error:
-        sink(Notice(text=f"no ensemble was exported: {error}", level="warning"))
+        trials.sink(Notice(text=f"no ensemble was exported: {error}", level="warning"))
         return None
     every = [Member(trial=trial, held_out=said) for trial, said in read if said is not None]
     every = _affordable(every, size=size, fits=fits)
@@ -254,77 +245,42 @@ def _shown_worse(found: Pool, single: Member, labels: IntArray) -> bool:
 
 
 def export_ensemble(
-    found: Pool | None,
-    *,
-    joined: Callable[[TrialResult], Joined],
-    task: Task,
-    candidates: Sequence[Candidate],
-    workdir: Path,
-    store: Store,
-    sink: Sink,
+    found: Pool | None, trials: Trials, *, joined: Callable[[TrialResult], Joined]
 ) -> EnsembleModel | None:
     """Write a pool to ``workdir/ensemble``; one of an earlier call goes also where there is none.
 
-    Args:
-        found: by `pool_leaders`.
-        joined: the classifier of a member, no temperature being fitted.
-        task: the target.
-        candidates: all that were usable.
-        workdir: of the search.
-        store: of embeddings.
-        sink: told when it could not be written.
+    A pool that cannot be written costs a notice. ``joined`` gives the classifier of a member, no temperature being
+    fitted.
     """
-    folder = workdir / "ensemble"
+    folder, task = trials.workdir / "ensemble", trials.task
     shutil.rmtree(folder, ignore_errors=True)
     if found is None:
         return None
-    by_id = {one.id: one for one in candidates}
-    names = [one.trial.spec.candidate for one in found.members]
     tests: list[FloatArray] = []
     try:
         for place, one in enumerate(found.members, start=1):
             made = joined(one.trial)
             if made.checkpoint.test_logits is not None:
                 tests.append(log_probabilities(made.checkpoint.test_logits))
-            export_joined(
-                made,
-                candidate=by_id[one.trial.spec.candidate],
-                task=task,
-                directory=folder / f"member-{place}",
-                store=store,
-            )
+            export_joined(made, trials, directory=folder / f"member-{place}")
     except VlmselError as error:  # the single model and the report are worth having all the same
-        sink(Notice(text=f"no ensemble was exported: {error}", level="warning"))
+        trials.sink(Notice(text=f"no ensemble was exported: {error}", level="warning"))
         return None
-    labels = torch.from_numpy(task.labels[found.rows])
-    held_out = found.held_out()
-    reached = measure(task.metric, logits=torch.from_numpy(held_out), labels=labels)
-    answers = answer_levels(held_out, task.labels[found.rows])
+    held_out, labels = found.held_out(), task.labels[found.rows]
+    reached = measure(task.metric, logits=torch.from_numpy(held_out), labels=torch.from_numpy(labels))
     tested = pool(tests, found.weights) if len(tests) == len(found.members) else None
-    on_test = None if tested is None else final_score(task, tested)
     known = Provenance(
         task=task.name,
         digest=task.digest,
         metric=task.metric,
         validation=reached.metric,
         validation_images=reached.images,
-        on_test=on_test,
-        confusions=() if on_test is None else confused(tested, rows=np.sort(task.test), task=task),
-        answers=answers,
+        on_test=None if tested is None else final_score(task, tested),
+        confusions=confused(tested, rows=np.sort(task.test), task=task),
+        answers=answer_levels(held_out, labels),
     )
-    origins = [facts_of(by_id[name]) for name in names]
-    text = ensemble_card(name=folder.name, classes=task.classes, origins=origins, weights=found.weights, known=known)
-    write_ensemble(folder, weights=found.weights, answers=answers, card=text)
-    sizes = [by_id[one.trial.spec.candidate].params for one in found.members]
-    return EnsembleModel(
-        members=tuple(names),
-        trials=tuple(one.trial.number for one in found.members),
-        weights=tuple(found.weights),
-        validation=reached.metric,
-        validation_images=reached.images,
-        test=None if on_test is None else on_test.metric,
-        model_dir=folder,
-        on_test=on_test,
-        params=known_sum(sizes),
-        answers=answers,
-    )
+    members = [one.trial for one in found.members]
+    return write_pool(
+        folder, [trials.candidate_of(each) for each in members], found.weights, classes=task.classes, known=known,
+        trials=[each.number for each in members],
+    )  # fmt: skip

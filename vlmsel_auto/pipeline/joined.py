@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import TrialUnavailable
+from vlmsel_auto.events import Sink
 from vlmsel_auto.models.pooling import fit_weights, log_probabilities
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.process import is_out_of_memory, release_memory
@@ -26,6 +28,22 @@ from vlmsel_auto.tuning.methods import method_of
 from vlmsel_auto.tuning.work import Loader
 
 _LEAST = 0.05  # of the sureness: one that is wrong everywhere still names classes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trials:
+    """What the trials of a search left, and what models are made of it with."""
+
+    task: Task
+    candidates: Sequence[Candidate]  # that were usable
+    workdir: Path  # of the search: weights and logits are there
+    store: Store  # of embeddings
+    sink: Sink  # told what could not be made
+    results: Sequence[TrialResult] = ()  # of all trials: those of the same settings on other folds tell more of one
+
+    def candidate_of(self, trial: TrialResult) -> Candidate:
+        """Whose trial it is."""
+        return next(one for one in self.candidates if one.id == trial.spec.candidate)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,17 +74,18 @@ def left_out(trial: TrialResult, *, task: Task) -> IntArray:
     return parts.val if method_of(trial.spec.method).trains is Trains.TOWER else parts.held_out
 
 
-def held_out_of(trial: TrialResult, results: Sequence[TrialResult], *, task: Task, workdir: Path) -> HeldOut | None:
+def held_out_of(trial: TrialResult, trials: Trials) -> HeldOut | None:
     """What a trial and those of its settings on other folds say; None: the trial's own logits were not kept.
 
     Raises:
         TrialUnavailable: its weights are not there.
     """
+    task, workdir = trials.task, trials.workdir
     logits = load_trial(workdir, trial, tower=False).held_out_logits
     if logits is None:
         return None
     rows, logs = [left_out(trial, task=task)], [log_probabilities(logits)]
-    for other in other_folds(trial, results) if method_of(trial.spec.method).trains is Trains.TOWER else ():
+    for other in other_folds(trial, trials.results) if method_of(trial.spec.method).trains is Trains.TOWER else ():
         further = read_held_out(workdir, other)
         with suppress(TrialUnavailable):  # damaged, or gone: this fit alone says nothing
             further = load_trial(workdir, other, tower=False).held_out_logits
@@ -77,42 +96,28 @@ def held_out_of(trial: TrialResult, results: Sequence[TrialResult], *, task: Tas
     return HeldOut(rows=np.concatenate(rows)[order], logs=np.concatenate(logs)[order])
 
 
-def join(
-    trial: TrialResult,
-    results: Sequence[TrialResult],
-    *,
-    task: Task,
-    candidate: Candidate,
-    workdir: Path,
-    load: Loader,
-) -> Joined:
-    """One classifier of a trial and those of its settings on other folds; no temperature is fitted.
+def join(trial: TrialResult, trials: Trials, *, load: Loader) -> Joined:
+    """One classifier of a complete trial and those of its settings on other folds; no temperature is fitted.
 
     Where the mean of the weights is worse on the images that its fits learned from than they were on them unseen, or
-    memory does not suffice, the trial stands alone.
-
-    Args:
-        trial: complete; its weights are in ``workdir``.
-        results: all trials.
-        task: the target.
-        candidate: of the trial.
-        workdir: of the search.
-        load: loads the candidate.
+    memory does not suffice, the trial stands alone. ``load`` loads its candidate.
 
     Raises:
         TrialUnavailable: the trial's weights are missing or damaged, or the candidate cannot be loaded.
     """
-    told = over_folds(trial, results)
-    held_out = held_out_of(trial, results, task=task, workdir=workdir)
-    kept = load_trial(workdir, trial)
+    told, held_out = over_folds(trial, trials.results), held_out_of(trial, trials)
+    kept = load_trial(trials.workdir, trial)
     fits = [kept]
-    for each in () if kept.visual is None else other_folds(trial, results):
+    for each in () if kept.visual is None else other_folds(trial, trials.results):
         with suppress(TrialUnavailable):  # likewise
-            fits.append(load_trial(workdir, each))
+            fits.append(load_trial(trials.workdir, each))
     if len(fits) == 1 or held_out is None or told.validation is None:
         return Joined(trial=told, fits=1, held_out=held_out, checkpoint=kept)
     try:
-        mean = averaged(fits, task=task, candidate=candidate, load=load, known=held_out.rows, least=told.validation)
+        mean = averaged(
+            fits, task=trials.task, candidate=trials.candidate_of(trial), load=load, known=held_out.rows,
+            least=told.validation,
+        )  # fmt: skip
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from vlmsel_auto.errors import VlmselError
-from vlmsel_auto.events import Notice, Sink
+from vlmsel_auto.events import Notice
 from vlmsel_auto.models.pooling import log_probabilities
-from vlmsel_auto.pipeline.joined import held_out_of
+from vlmsel_auto.pipeline.joined import Trials, held_out_of
 from vlmsel_auto.pipeline.mistakes import pixels_of
-from vlmsel_auto.records import Candidate, ImageView, Task, TrialResult
+from vlmsel_auto.records import ImageView, Task, TrialResult
 from vlmsel_auto.reporting.label_issues import (
     LabelIssues,
     LabelledImage,
@@ -32,35 +31,22 @@ _LISTED: Final = 100  # doubtful labels, at most
 _BLOCK: Final = 256  # images that are read at a time
 
 
-def find_label_issues(
-    members: Sequence[TrialResult],
-    *,
-    results: Sequence[TrialResult],
-    task: Task,
-    candidates: Sequence[Candidate],
-    workdir: Path,
-    images: bool,
-    sink: Sink,
-) -> LabelIssues | None:
+def find_label_issues(members: Sequence[TrialResult], trials: Trials, *, images: bool) -> LabelIssues | None:
     """Look for labels that the leading models hold for wrong, and for near-duplicates with different labels.
 
     Args:
-        members: best trials of the leading candidates, the chosen model first; their weights are in ``workdir``.
-        results: all trials.
-        task: the target.
-        candidates: all that were usable.
-        workdir: the search's work directory.
+        members: best trials of the leading candidates, the chosen model first.
+        trials: of the search; told why there is nothing.
         images: whether thumbnails go into the report: what the chosen model saw.
-        sink: told why there is nothing.
 
     Returns:
         None without a trial, or where files cannot be read.
     """
     if not members:
         return None
-    view = next(one.view for one in candidates if one.id == members[0].spec.candidate)
+    task, view = trials.task, trials.candidate_of(members[0]).view
     try:
-        opinions = [one for each in members for one in _opinions(each, results, task=task, workdir=workdir)]
+        opinions = [one for each in members for one in _opinions(each, trials)]
         found = suspect(opinions, labels=task.labels, n_classes=task.n_classes)
         first = found.suspects[:_LISTED]
         suspects = judged_images(
@@ -78,7 +64,7 @@ def find_label_issues(
             suspects = with_thumbnails(suspects, pixels_of([one.path for one in suspects], task=task, view=view))
             near = tuple(_pictured(pair, task=task, view=view) for pair in near)
     except VlmselError as error:  # the report is worth having all the same
-        sink(Notice(text=f"the report shows no doubtful labels: {error}", level="warning"))
+        trials.sink(Notice(text=f"the report shows no doubtful labels: {error}", level="warning"))
         return None
     return LabelIssues(
         models=len(members),
@@ -93,13 +79,13 @@ def find_label_issues(
     )
 
 
-def _opinions(trial: TrialResult, results: Sequence[TrialResult], *, task: Task, workdir: Path) -> list[Opinion]:
+def _opinions(trial: TrialResult, trials: Trials) -> list[Opinion]:
     """What a trial says of the images that it held out, and of the test images."""
-    held_out = held_out_of(trial, results, task=task, workdir=workdir)
-    of_test = load_trial(workdir, trial, tower=False).test_logits
+    held_out = held_out_of(trial, trials)
+    of_test = load_trial(trials.workdir, trial, tower=False).test_logits
     found = [] if held_out is None else [Opinion(rows=held_out.rows, logs=held_out.logs)]
     if of_test is not None:
-        found.append(Opinion(rows=np.sort(task.test), logs=log_probabilities(of_test)))
+        found.append(Opinion(rows=np.sort(trials.task.test), logs=log_probabilities(of_test)))
     return found
 
 

@@ -10,27 +10,24 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from vlmsel_auto.errors import VlmselError
-from vlmsel_auto.events import Notice, Sink
-from vlmsel_auto.pipeline.joined import Joined
-from vlmsel_auto.records import Candidate, ImageView, Task
+from vlmsel_auto.events import Notice
+from vlmsel_auto.pipeline.joined import Joined, Trials
+from vlmsel_auto.records import ImageView, Task
 from vlmsel_auto.reporting.mistakes import Judged, Mistakes, judge, with_thumbnails
 
 
-def find_mistakes(
-    best: Joined | None, *, task: Task, candidates: Sequence[Candidate], images: bool, sink: Sink
-) -> Mistakes | None:
+def find_mistakes(best: Joined | None, trials: Trials, *, images: bool) -> Mistakes | None:
     """Judge the chosen model on the test images, or on held-out ones where there is no test split.
 
     Args:
         best: the chosen model, at its temperature; its tower is not needed.
-        task: the target.
-        candidates: all that were usable.
+        trials: of the search; told why there is nothing.
         images: whether thumbnails go into the report: what the model saw, in its own view.
-        sink: told why there is nothing.
 
     Returns:
         None without a model, without logits of unseen images, or where files cannot be read.
     """
+    task = trials.task
     if best is None:
         return None
     on_test = bool(len(task.test))
@@ -47,7 +44,7 @@ def find_mistakes(
     )
     if not images:
         return found
-    view = next(one.view for one in candidates if one.id == best.trial.spec.candidate)
+    view = trials.candidate_of(best.trial).view
 
     def pictured(judged: Sequence[Judged]) -> tuple[Judged, ...]:
         return with_thumbnails(judged, pixels_of([one.path for one in judged], task=task, view=view))
@@ -55,7 +52,7 @@ def find_mistakes(
     try:
         return replace(found, surest=pictured(found.surest), unsure=pictured(found.unsure))
     except VlmselError as error:  # the report is worth having all the same
-        sink(Notice(text=f"the report shows no mistakes of the best model: {error}", level="warning"))
+        trials.sink(Notice(text=f"the report shows no mistakes of the best model: {error}", level="warning"))
         return None
 
 

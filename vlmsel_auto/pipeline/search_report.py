@@ -10,7 +10,7 @@ from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import Notice, ReportWritten, Sink
 from vlmsel_auto.library.places import default_library, remember
 from vlmsel_auto.measuring.search_cells import RUN_SOURCES, cells_of_search
-from vlmsel_auto.pipeline.joined import Joined
+from vlmsel_auto.pipeline.joined import Joined, Trials
 from vlmsel_auto.pipeline.label_issues import find_label_issues
 from vlmsel_auto.pipeline.mistakes import find_mistakes
 from vlmsel_auto.pipeline.rank import Ranked
@@ -40,7 +40,7 @@ class SearchModels:
     best: BestModel | None
     ensemble: EnsembleModel | None
     chosen: Joined | None = None  # the best model, without its tower
-    trials: tuple[TrialResult, ...] = ()  # of all runs, by number
+    trials: Trials | None = None  # None: without labels there are none
     trials_seconds: float = 0.0  # wall time of this run's
     members: tuple[TrialResult, ...] = ()  # the best trial of each leading candidate, best first
     notes: Sequence[str] = ()  # what users of the models must know
@@ -60,18 +60,15 @@ def report_search(
         ranked_after: seconds until the ranking was there.
     """
     request, session, ranking, task = run.request, run.session, ranked.ranking, ranked.task
-    best, trials, candidates = models.best, models.trials, session.candidates
+    best, candidates, mistakes, label_issues = models.best, session.candidates, None, None
+    trials = () if models.trials is None else tuple(models.trials.results)
     notes = [*models.notes, *task.notes, *ranking.notes]
     if request.learn and trials and best is not None and stopped is not StoppedBy.INTERRUPTED:
         notes.append(learn_from(task, ranked.usable, ranked.measurements, trials, seed=request.seed, sink=session.sink))
     seconds = run.seconds
-    mistakes = find_mistakes(
-        models.chosen, task=task, candidates=ranked.usable, images=request.thumbnails, sink=session.sink
-    )  # fmt: skip
-    label_issues = find_label_issues(
-        models.members, results=trials, task=task, candidates=ranked.usable, workdir=run.workdir,
-        images=request.thumbnails, sink=session.sink,
-    )  # fmt: skip
+    if models.trials is not None:
+        mistakes = find_mistakes(models.chosen, models.trials, images=request.thumbnails)
+        label_issues = find_label_issues(models.members, models.trials, images=request.thumbnails)
     evaluation = evaluate(ranking, trials, chosen=None if best is None else best.trial, seed=request.seed)
     notes += choice_notes(best, trials, images=len(task.val), objective=session.objective)
     report = SearchReport(

@@ -16,7 +16,7 @@ from vlmsel_auto.models import zoo
 from vlmsel_auto.pipeline.affordable import charge_together, charges_of, measured_latencies, together
 from vlmsel_auto.pipeline.ensemble import export_ensemble, pool_leaders
 from vlmsel_auto.pipeline.export import LeaderExport, export_best, without_model
-from vlmsel_auto.pipeline.joined import Joined, calibrated, join
+from vlmsel_auto.pipeline.joined import Joined, Trials, calibrated, join
 from vlmsel_auto.pipeline.rank import Ranked
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.search_report import SearchModels, ended_by, report_search
@@ -31,14 +31,15 @@ from vlmsel_auto.tuning.runner import TrialRunner
 
 def finish_with_labels(run: Run, ranked: Ranked) -> SearchResult:
     """Run the study of a search that has a ranking, export what came of it, and write the report."""
-    session, task, store = run.session, ranked.task, run.session.store
-    ranked_after = run.seconds
-    latencies = measured_latencies(ranked.usable, task, store)
-    leader = LeaderExport(sink=session.sink, task=task, candidates=ranked.usable, workdir=run.workdir, store=store)
+    session, task, usable, ranked_after = run.session, ranked.task, ranked.usable, run.seconds
+    latencies = measured_latencies(usable, task, session.store)
+    trials = Trials(task=task, candidates=usable, workdir=run.workdir, store=session.store, sink=session.sink)
+    leader = LeaderExport(trials=trials)
     outcome = _tuned(run, ranked, latencies, sink=leader)
+    trials = replace(trials, results=outcome.results)
     stopped = StoppedBy.INTERRUPTED if ranked.interrupted else ended_by(outcome)
     joins = stopped is not StoppedBy.INTERRUPTED  # else somebody waits for the end
-    models = deliver(run, ranked, outcome, latencies=latencies, exported=leader.exported, joins=joins)
+    models = deliver(run, outcome, trials, latencies=latencies, exported=leader.exported, joins=joins)
     return report_search(run, ranked, models, stopped=stopped, ranked_after=ranked_after)
 
 
@@ -65,8 +66,8 @@ def _tuned(run: Run, ranked: Ranked, latencies: Mapping[str, float], *, sink: Si
 
 def deliver(
     run: Run,
-    ranked: Ranked,
     outcome: StudyOutcome,
+    trials: Trials,
     *,
     latencies: Mapping[str, float],
     exported: TrialResult | None,
@@ -76,50 +77,39 @@ def deliver(
 
     Args:
         run: the search.
-        ranked: before the trials.
         outcome: of the study.
+        trials: of the study.
         latencies: seconds an image, by id, of candidates that were loaded.
         exported: the trial whose model is in ``workdir/model`` already, see `export.LeaderExport`; None: none.
         joins: whether there is time to join fits.
     """
-    session, task, workdir, sink = run.session, ranked.task, run.workdir, run.session.sink
-    by_id = {one.id: one for one in ranked.usable}
-    near = _warning_of_near_copies(run, ranked, outcome)
-    results = outcome.results if joins else ()
+    session, near = run.session, _warning_of_near_copies(outcome, trials)
+    parts = trials if joins else replace(trials, results=())
     ready: dict[int, Joined] = {}  # the best model is often a member too
 
     def joined(trial: TrialResult) -> Joined:
-        if trial.number in ready:
-            return ready[trial.number]
-        candidate, load = by_id[trial.spec.candidate], outcome.runner.load
-        return join(trial, results, task=task, candidate=candidate, workdir=workdir, load=load)
+        return ready[trial.number] if trial.number in ready else join(trial, parts, load=outcome.runner.load)
 
     best, chosen = None, None
     if outcome.best is not None:
-        candidate = by_id[outcome.best.spec.candidate]
         try:
             made = ready[outcome.best.number] = joined(outcome.best)
-            chosen = calibrated(made, task=task)
-            best = export_best(
-                chosen, task=task, candidate=candidate, workdir=workdir, store=session.store, sink=sink,
-                exported=exported,
-            )  # fmt: skip
+            chosen = calibrated(made, task=trials.task)
+            best = export_best(chosen, trials, exported=exported)
         except VlmselError as error:
-            sink(Notice(text=f"the best model was not exported: {error}", level="error"))
+            session.sink(Notice(text=f"the best model was not exported: {error}", level="error"))
+            candidate = trials.candidate_of(outcome.best)
             best = without_model(over_folds(outcome.best, outcome.results), candidate=candidate)
     pooled = pool_leaders(
-        outcome.members, size=run.request.ensemble, fits=together(session.limits, ranked.usable, latencies),
-        charge=charge_together(session.objective, ranked.usable, latencies), results=outcome.results, task=task,
-        workdir=workdir, sink=sink,
-    )  # fmt: skip
-    ensemble = export_ensemble(
-        pooled, joined=joined, task=task, candidates=ranked.usable, workdir=workdir, store=session.store, sink=sink,
+        outcome.members, trials, size=run.request.ensemble,
+        fits=together(session.limits, trials.candidates, latencies),
+        charge=charge_together(session.objective, trials.candidates, latencies),
     )  # fmt: skip
     return SearchModels(
         best=best,
-        ensemble=ensemble,
+        ensemble=export_ensemble(pooled, trials, joined=joined),
         chosen=None if chosen is None else replace(chosen, checkpoint=replace(chosen.checkpoint, visual=None)),
-        trials=outcome.results,
+        trials=trials,
         trials_seconds=outcome.seconds,
         members=outcome.members,
         notes=near,
@@ -127,11 +117,11 @@ def deliver(
     )
 
 
-def _warning_of_near_copies(run: Run, ranked: Ranked, outcome: StudyOutcome) -> tuple[str, ...]:
+def _warning_of_near_copies(outcome: StudyOutcome, trials: Trials) -> tuple[str, ...]:
     """What makes validation promise too much, told at once and for the report; or nothing."""
-    by_id = {one.id: one for one in ranked.usable}
-    leading = dict.fromkeys(each.spec.candidate for each in (outcome.best, *outcome.members) if each is not None)
-    text = near_copies_warning([by_id[name] for name in leading], task=ranked.task, store=run.session.store)
+    leading = {each.spec.candidate: each for each in (outcome.best, *outcome.members) if each is not None}
+    candidates = [trials.candidate_of(each) for each in leading.values()]
+    text = near_copies_warning(candidates, task=trials.task, store=trials.store)
     if text:
-        run.session.sink(Notice(text=text, level="warning"))
+        trials.sink(Notice(text=text, level="warning"))
     return (text,) if text else ()

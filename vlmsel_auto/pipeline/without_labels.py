@@ -21,12 +21,11 @@ from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models import zoo
-from vlmsel_auto.models.card import Provenance, ensemble_card
-from vlmsel_auto.models.ensembles import write_ensemble
+from vlmsel_auto.models.card import Provenance
 from vlmsel_auto.models.exporting import Classifier, export
-from vlmsel_auto.models.facts import facts_of, known_sum
 from vlmsel_auto.pipeline.affordable import charges_of, measured_latencies, together
 from vlmsel_auto.pipeline.each_candidate import attempt
+from vlmsel_auto.pipeline.export import write_pool
 from vlmsel_auto.pipeline.label_session import Votes, expected_accuracy
 from vlmsel_auto.pipeline.rank import Ranked
 from vlmsel_auto.pipeline.result import SearchResult
@@ -136,10 +135,8 @@ def export_zero_shot(
         if len(shares) > 1:
             for place, share in enumerate(shares, start=1):
                 write(share, folder / f"member-{place}")
-            weights, origins = [one.weight for one in shares], [facts_of(by_id[one.candidate]) for one in shares]
-            text = ensemble_card(name=folder.name, classes=task.classes, origins=origins, weights=weights, known=known)
-            write_ensemble(folder, weights=weights, card=text)
-            mean = _pool(shares, by_id, folder)
+            chosen, weights = [by_id[one.candidate] for one in shares], [one.weight for one in shares]
+            mean = write_pool(folder, chosen, weights, classes=task.classes, known=known)
     except VlmselError as error:
         sink(Notice(text=f"not every model was exported: {error}", level="error"))
     best = BestModel(
@@ -153,20 +150,6 @@ def export_zero_shot(
         expected=expected,
     )
     return best, mean
-
-
-def _pool(shares: Sequence[Share], by_id: Mapping[str, Candidate], folder: Path) -> EnsembleModel:
-    sizes = [by_id[share.candidate].params for share in shares]
-    return EnsembleModel(
-        members=tuple(share.candidate for share in shares),
-        trials=(),
-        weights=tuple(share.weight for share in shares),
-        validation=None,
-        validation_images=0,
-        test=None,
-        model_dir=folder,
-        params=known_sum(sizes),
-    )
 
 
 def by_worth(ranking: Ranking, charges: Mapping[str, float]) -> Ranking:
