@@ -17,6 +17,7 @@ names that was fitted on other tasks (Zohar et al., "LOVM: Language-Only Vision 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -123,6 +124,16 @@ def dcd_authors_ranking(found: Research) -> Ranker:
     return rank
 
 
+def without_conductance(ranking: str) -> Ranker:
+    """A ranking of the bench where all sources count alike."""
+
+    def rank(case: Case) -> list[FloatArray]:
+        unknown = tuple(np.full_like(each, np.nan) for each in case.library.activity)
+        return RANKINGS[ranking](replace(case, library=replace(case.library, activity=unknown)))
+
+    return rank
+
+
 def rankings(found: Research) -> dict[str, Ranker]:
     """Every ranking by name; the library of its cases is one that was `joined` with these research figures."""
 
@@ -137,6 +148,7 @@ def rankings(found: Research) -> dict[str, Ranker]:
 
     return {
         **RANKINGS,
+        **{f"{name}_without_conductance": without_conductance(name) for name in ("fused_unlabelled", "fused")},
         "imagenet": imagenet,
         "params": lambda case: sizes(each.params for each in case.sources.candidates),
         "flops": lambda case: sizes(each.flops for each in case.sources.candidates),

@@ -27,7 +27,6 @@ from benchmarks.ranking.dcd_authors import AUTHORS, GAMMA, authors_ndcg, authors
 from benchmarks.ranking.dcd_forms import Form
 from benchmarks.ranking.published_conductance import load
 from vlmsel_auto.bench.rankings import BASE, average_rank, source_ceiling, weighted_rank
-from vlmsel_auto.bench.table import difference
 from vlmsel_auto.library import published
 from vlmsel_auto.ranking.agreement import mean_interval, ndcg, tau_b, top_k_loss
 from vlmsel_auto.ranking.dcd import dcd
@@ -189,7 +188,9 @@ def row(name: str, found: FloatArray, base: FloatArray, *, seed: int) -> dict[st
         told[measure] = round(float(value), 6)
     for column, title in enumerate(("authors_gain", "gain")):
         gains = (found - base)[:, column]
-        told |= difference(title, float(gains.mean()), None if name == BASE else mean_interval(gains, seed=seed))
+        over = None if name == BASE else mean_interval(gains, seed=seed)
+        ends = (None, None) if over is None else (round(over.low, 6), round(over.high, 6))
+        told |= {title: round(float(gains.mean()), 6), f"{title}_low": ends[0], f"{title}_high": ends[1]}
     return told
 
 

@@ -43,19 +43,6 @@ def test_chance_average_and_ceilings_stand_in_their_order(table):
     assert fused.gain_interval.low < fused.gain < fused.gain_interval.high
 
 
-def test_conductance_is_worth_what_the_ranking_gains_by_it(table, library):
-    assert [each.ranking for each in table.conductance] == ["fused_unlabelled", "fused"]
-    for each in table.conductance:
-        with_, without = table.row(each.ranking), table.row(f"{each.ranking}_without_conductance")
-        assert each.ndcg5 == pytest.approx(with_.ndcg5 - without.ndcg5)
-        assert each.top1_loss == pytest.approx(with_.top1_loss - without.top1_loss)
-        assert each.ndcg5_interval.low <= each.ndcg5 <= each.ndcg5_interval.high
-    assert any(each.ndcg5 != 0.0 for each in table.conductance)
-    bare = dataclasses.replace(library, activity=tuple(np.full_like(one, np.nan) for one in library.activity))
-    unprofiled = run_bench(bare, truth="tuned", shots=4, rankings=chosen("fused", "fused_without_conductance"))
-    assert [each.ndcg5 for each in unprofiled.conductance] == [0.0]
-
-
 def test_unknown_accuracies_are_counted_and_left_out_of_their_targets(library):
     holes = library.tuned_runs.copy()
     holes[:2, 4] = np.nan

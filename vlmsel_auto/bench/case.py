@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -85,12 +85,6 @@ class Case:
             return []
         values = self.library.evidence_draws[self.rows, self.column, :, k, self.library.evidence_names.index(name)]
         return [draw for draw in values.T if np.isfinite(draw).any()]
-
-    @cached_property
-    def without_conductance(self) -> Case:
-        """The same target, ranked without conductance: all sources count alike."""
-        unknown = tuple(np.full_like(one, np.nan) for one in self.library.activity)
-        return replace(self, library=replace(self.library, activity=unknown))
 
     @cached_property
     def fused(self) -> list[Scores]:

@@ -81,16 +81,8 @@ RANKINGS: Final[Mapping[str, Ranker]] = {
     "dcd": _dcd,
     KNN: lambda case: case.evidence(KNN),
     "fused_unlabelled": lambda case: [one.score for one in case.fused_unlabelled],
-    "fused_unlabelled_without_conductance": lambda case: [
-        one.score for one in case.without_conductance.fused_unlabelled
-    ],
     "fused": lambda case: [one.score for one in case.fused],
-    "fused_without_conductance": lambda case: [one.score for one in case.without_conductance.fused],
     "source_ceiling": lambda case: [source_ceiling(case.accuracy[case.rows], case.source_truth)],
-}
-
-WITHOUT_CONDUCTANCE: Final[Mapping[str, str]] = {  # ranking -> the same without
-    name: f"{name}_without_conductance" for name in ("fused_unlabelled", "fused")
 }
 
 

@@ -14,14 +14,12 @@ from typing import Final
 import numpy as np
 
 from vlmsel_auto.bench.case import Case
-from vlmsel_auto.bench.rankings import BASE, RANKINGS, WITHOUT_CONDUCTANCE, Ranker, replicate_scores
-from vlmsel_auto.bench.table import MEASURES, BenchRow, BenchTable, Worth
+from vlmsel_auto.bench.rankings import BASE, RANKINGS, Ranker, replicate_scores
+from vlmsel_auto.bench.table import MEASURES, BenchRow, BenchTable
 from vlmsel_auto.errors import LibraryError
 from vlmsel_auto.events import Sink, StageFinished, StageProgress, StageStarted, discard
 from vlmsel_auto.library.records import Library
 from vlmsel_auto.ranking.agreement import mean_interval, ndcg, tau_b, top_k_loss
-from vlmsel_auto.ranking.dcd import dcd
-from vlmsel_auto.ranking.divergence import Divergence
 from vlmsel_auto.ranking.sources import Truth, truth_of
 from vlmsel_auto.records import FloatArray
 
@@ -64,7 +62,6 @@ def run_bench(
     truth: Truth = "tuned",
     shots: int = 16,
     seed: int = 0,
-    divergence: Divergence = dcd,
     rankings: Mapping[str, Ranker] = RANKINGS,
     sink: Sink = discard,
 ) -> BenchTable:
@@ -75,7 +72,6 @@ def run_bench(
         truth: "tuned" judges by accuracy after tuning, each run by itself and averaged; "zero_shot" by zero-shot.
         shots: labels a class of the labelled rankings; the library's nearest is taken. 0: without labels.
         seed: of simulated replicates and bootstraps.
-        divergence: of the rows "dcd" and "fused".
         rankings: by name, beside the average rank.
         sink: told of every target.
 
@@ -98,7 +94,7 @@ def run_bench(
     began = time.perf_counter()
     sink(StageStarted(stage="ranking", total=len(usable), text="targets"))
     for done, (s, target) in enumerate(zip(usable, names, strict=True), start=1):
-        case = Case(library=library, column=s, truth=truth, shots=shots, divergence=divergence, seed=seed)
+        case = Case(library=library, column=s, truth=truth, shots=shots, seed=seed)
         tally.add(case, target, rankings)
         sink(StageProgress(stage="ranking", done=done, text=target))
     sink(StageFinished(stage="ranking", seconds=time.perf_counter() - began))
@@ -111,7 +107,6 @@ def run_bench(
         candidates=len(library.candidates),
         truth=truth,
         shots=shots,
-        conductance=_conductance(figures, seed=seed),
         notes=_notes(truth, figures, rankings) + _holes(accuracies[:, usable]),
     )
 
@@ -128,27 +123,6 @@ def _row(name: str, figures: Mapping[str, FloatArray], base: Mapping[str, float]
         targets=len(figures),
         per_target={target: float(values[0]) for target, values in figures.items()},
     )
-
-
-def _conductance(figures: Mapping[str, Mapping[str, FloatArray]], *, seed: int) -> tuple[Worth, ...]:
-    """Of every ranking that was made with and without."""
-    found = []
-    for name, without in WITHOUT_CONDUCTANCE.items():
-        shared = [target for target in figures.get(name, {}) if target in figures.get(without, {})]
-        if len(shared) < _MIN_TASKS:
-            continue
-        gaps = np.stack([figures[name][target] - figures[without][target] for target in shared])
-        gain, loss = (gaps[:, MEASURES.index(each)] for each in ("ndcg5", "top1_loss"))
-        found.append(
-            Worth(
-                ranking=name,
-                ndcg5=float(gain.mean()),
-                ndcg5_interval=mean_interval(gain, seed=seed),
-                top1_loss=float(loss.mean()),
-                top1_loss_interval=mean_interval(loss, seed=seed),
-            )
-        )
-    return tuple(found)
 
 
 def _holes(accuracies: FloatArray) -> tuple[str, ...]:

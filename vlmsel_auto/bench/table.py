@@ -10,7 +10,6 @@ from typing import Final
 
 from vlmsel_auto.cache import Json, write_atomically
 from vlmsel_auto.ranking.sources import Truth
-from vlmsel_auto.recordjson import encode
 from vlmsel_auto.records import Interval
 
 MEASURES: Final = ("ndcg5", "tau_b", "top1_loss")
@@ -30,17 +29,6 @@ class BenchRow:
     per_target: Mapping[str, float] = field(default_factory=dict)  # ndcg5 by task
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Worth:
-    """What conductance is worth to a ranking: the mean difference to the same without, paired by target."""
-
-    ranking: str
-    ndcg5: float
-    ndcg5_interval: Interval  # 95 %, bootstrap over targets
-    top1_loss: float  # percentage points of accuracy; below 0: it loses less
-    top1_loss_interval: Interval
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BenchTable:
     """The comparison."""
@@ -50,7 +38,6 @@ class BenchTable:
     candidates: int
     truth: Truth
     shots: int  # labels a class; 0: none
-    conductance: tuple[Worth, ...] = ()
     notes: tuple[str, ...] = ()
 
     def row(self, ranking: str) -> BenchRow:
@@ -67,7 +54,9 @@ class BenchTable:
             {
                 "ranking": row.ranking,
                 **{name: round(float(getattr(row, name)), 6) for name in MEASURES},
-                **difference("gain", row.gain, row.gain_interval),
+                "gain": round(row.gain, 6),
+                "gain_low": None if row.gain_interval is None else round(row.gain_interval.low, 6),
+                "gain_high": None if row.gain_interval is None else round(row.gain_interval.high, 6),
                 "targets": row.targets,
                 "ndcg5_by_target": {name: round(value, 6) for name, value in row.per_target.items()},
             }
@@ -80,7 +69,6 @@ class BenchTable:
             "candidates": self.candidates,
             "truth": self.truth,
             "shots": self.shots,
-            "conductance": encode(self.conductance),
             "notes": list(self.notes),
         }
 
@@ -98,30 +86,13 @@ class BenchTable:
             "|---|---|---|---|---|",
         ]
         for row in self.rows:
-            gain = paired(row.gain, row.gain_interval, digits=3)
-            lines.append(f"| {row.ranking} | {row.ndcg5:.3f} | {row.tau_b:.3f} | {row.top1_loss:.2f} | {gain} |")
-        if self.conductance:
-            lines += ["", "| conductance is worth | NDCG@5 | top-1 loss |", "|---|---|---|"]
-            lines += [
-                f"| {each.ranking} | {paired(each.ndcg5, each.ndcg5_interval, digits=3)} | "
-                f"{paired(each.top1_loss, each.top1_loss_interval, digits=2)} |"
-                for each in self.conductance
-            ]
+            over = row.gain_interval
+            ends = "" if over is None else f" [{over.low:+.3f}, {over.high:+.3f}]"
+            figures = f"{row.ndcg5:.3f} | {row.tau_b:.3f} | {row.top1_loss:.2f} | {row.gain:+.3f}{ends}"
+            lines.append(f"| {row.ranking} | {figures} |")
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)]) + "\n"
 
     def write(self, folder: Path) -> None:
         """Write bench.json and bench.md into a folder."""
         write_atomically(folder / "bench.json", (json.dumps(self.record(), indent=1) + "\n").encode())
         write_atomically(folder / "bench.md", self.to_markdown().encode())
-
-
-def difference(name: str, mean: float, interval: Interval | None) -> dict[str, float | None]:
-    """A mean difference and the ends of its interval for JSON."""
-    ends = (None, None) if interval is None else (round(interval.low, 6), round(interval.high, 6))
-    return {name: round(mean, 6), f"{name}_low": ends[0], f"{name}_high": ends[1]}
-
-
-def paired(mean: float, interval: Interval | None, *, digits: int) -> str:
-    """A mean difference with its interval, for people."""
-    ends = "" if interval is None else f" [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
-    return f"{mean:+.{digits}f}{ends}"

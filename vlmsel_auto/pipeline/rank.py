@@ -209,12 +209,12 @@ def _fused(session: Session, screening: ScreeningResult, found: Mapping[str, Mea
             truth=truth,
             forecast=screening.forecast.of([place for place, one in enumerate(candidates) if one.id not in failures]),
             correlation=error_correlation(usable),
-            failures=failures,
             seed=session.seed,
         )
     more = notes_of(ranking, screening, session.sources, truth=truth, candidates=len(candidates))
     session.sink(StageFinished(stage="ranking", seconds=time.monotonic() - began))
-    return replace(ranking, notes=(*ranking.notes, *more), not_looked=screening.passed_over)
+    notes = (*ranking.notes, *more)
+    return replace(ranking, failures=failures, notes=notes, not_looked=screening.passed_over)
 
 
 def notes_of(

@@ -1,7 +1,7 @@
 """Divergences between tasks as one candidate sees them, and the weights of source tasks that follow from them.
 
-A divergence is any callable of the form of `Divergence`: another one is tried by passing it to `rank_candidates` or to
-the bench's ``run_bench``. The one that is used by default is in `dcd`.
+A divergence is any callable of the form of `Divergence`: another one is tried by passing it to the bench's ``Case``.
+The one that rankings use is in `dcd`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ the target has (`fusion`). No signal that is used depends on a model's logit sca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 
 from vlmsel_auto.errors import InputError
 from vlmsel_auto.library.records import Library
-from vlmsel_auto.ranking.dcd import dcd
-from vlmsel_auto.ranking.divergence import Divergence
 from vlmsel_auto.ranking.evidence.alignment import alignment, nearest
 from vlmsel_auto.ranking.evidence.consensus import consensus, likeness
 from vlmsel_auto.ranking.forecast import Forecast, in_standard_units
@@ -103,10 +101,8 @@ def rank_candidates(
     labels: IntArray | None = None,
     library: Library | None = None,
     truth: Truth = "tuned",
-    divergence: Divergence = dcd,
     forecast: Forecast | None = None,
     correlation: FloatArray | None = None,
-    failures: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Ranking:
     """Rank candidates on a task by everything that is known.
@@ -117,10 +113,8 @@ def rank_candidates(
         labels: (n,) classes of the rows of every ``features``, or None for a ranking without labels.
         library: source tasks, or None.
         truth: what to predict: accuracy after tuning, or zero-shot accuracy.
-        divergence: compares the target with the sources.
         forecast: of the targets, for those that the library does not know; None: they are ranked by their signals.
         correlation: (M, M) of the errors of the targets' scores, see `ranks.error_correlation`; None: independent.
-        failures: candidates that could not be screened, passed through to the ranking.
         seed: of the simulated orders behind probabilities and intervals.
 
     Returns:
@@ -138,7 +132,7 @@ def rank_candidates(
     library = None if library is None else library.leave_out(name=task)
     sources = None
     if library is not None and len(library.tasks):
-        sources = gather(library, targets, truth=truth, shots=shots, divergence=divergence)
+        sources = gather(library, targets, truth=truth, shots=shots)
         sources = sources if sources.known.any() else None
     measured = _measured(targets, labels if shots else None, truth=truth)
     scores = score_candidates(measured=measured, sources=sources, n=m)
@@ -166,7 +160,6 @@ def rank_candidates(
     return Ranking(
         task=task,
         ranked=tuple(lines),
-        failures=dict(failures or {}),
         notes=_notes(sources, scores, shots=shots, truth=truth, in_library=placed.in_library),
     )
 
