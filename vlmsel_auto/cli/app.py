@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from vlmsel_auto.cli.bench import bench
+from vlmsel_auto.cli.demo import demo
 from vlmsel_auto.cli.export import export
 from vlmsel_auto.cli.label import label
 from vlmsel_auto.cli.library import library_app
@@ -21,7 +22,7 @@ from vlmsel_auto.cli.options import answering
 from vlmsel_auto.cli.predict import predict
 from vlmsel_auto.cli.rank import rank
 from vlmsel_auto.cli.search import EPILOG, search
-from vlmsel_auto.cli.support import Answer, make_sink, open_streams
+from vlmsel_auto.cli.support import Answer, open_streams
 from vlmsel_auto.cli.zoo import zoo
 
 _STARTED = time.monotonic()
@@ -58,8 +59,6 @@ def _root(
 app.command(epilog=EPILOG)(search)
 app.command()(rank)
 app.command()(label)
-
-
 app.command()(predict)
 app.command()(export)
 
@@ -88,30 +87,7 @@ def report(
         typer.launch(str(page))
 
 
-@app.command()
-@answering(resumes=True)
-def demo(
-    *,
-    workdir: Annotated[Path, typer.Option(help="Folder of the demo's images, study, report and model.")] = Path("demo"),
-    time_budget: Annotated[str, typer.Option(metavar="TIME", help="What the search may take: 90s, 2m.")] = "2m",
-    answer: Answer,
-) -> None:
-    """The main job offline: handwritten digits as an image folder, the mini zoo, a real search, a prediction."""
-    from vlmsel_auto.cli.answers import answer_search
-    from vlmsel_auto.process import collections_paused
-    from vlmsel_auto.records import Budget
-    from vlmsel_auto.units import parse_duration
-
-    seconds = parse_duration(time_budget)
-    with make_sink(quiet=answer.quiet, budget=Budget(seconds=seconds)) as sink:
-        since = time.monotonic()
-        with collections_paused():
-            from vlmsel_auto.cli.demo import demo as run_demo  # loads torch, which the screen covers
-
-        result = run_demo(workdir=workdir, seconds=seconds, since=since, sink=sink)
-    answer_search(answer, result, to_stderr=answer.as_json)
-
-
+app.command()(demo)
 app.command()(zoo)
 app.command()(bench)
 app.add_typer(library_app, name="library")

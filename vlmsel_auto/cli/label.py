@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,13 +16,6 @@ if TYPE_CHECKING:
     from vlmsel_auto.pipeline.label_session import LabelSession
 
 
-class For(StrEnum):
-    """What labels are wanted for."""
-
-    RANKING = "ranking"
-    TUNING = "tuning"
-
-
 @asking(TaskRequest, without={"shots", "groups"})
 @answering(resumes=True)
 def label(
@@ -31,12 +23,12 @@ def label(
     directory: Folder,
     count: Annotated[int, typer.Option("--count", "-n", min=1, metavar="N", help="Images to name.")] = 10,
     purpose: Annotated[
-        For,
+        Literal["ranking", "tuning"],
         typer.Option(
             "--for",
             help="ranking: what tells most about which candidate is best; tuning: what a head learns most from.",
         ),
-    ] = For.RANKING,
+    ] = "ranking",
     page: Annotated[
         bool,
         typer.Option("--page", help="Serve a page on this machine, on which a key gives a picture its class."),
@@ -73,7 +65,7 @@ def label(
         check_writable(directory)
 
     with make_sink(quiet=answer.quiet) as sink:
-        session = open_labelling(TaskRequest(data=directory, **given), purpose=purpose.value, sink=sink)
+        session = open_labelling(TaskRequest(data=directory, **given), purpose=purpose, sink=sink)
     if page:
         _serve(session, port=port, open_browser=open_browser)
     found = finish_labelling(session, count=count, folder=folder)

@@ -46,7 +46,6 @@ class Listing:
     lines: tuple[Line, ...]
     excluded: tuple[Excluded, ...]
     machine: Machine
-    bandwidth: float  # bytes a second
     why: str  # why the first is the first; empty without candidates
 
 
@@ -76,7 +75,6 @@ def list_candidates(candidates: Sequence[Candidate], *, limits: Limits, machine:
         lines=tuple(lines[place] for place in order),
         excluded=excluded,
         machine=machine,
-        bandwidth=bandwidth,
         why=_why(lines[order[0]], has_figures=has_figures) if order else "",
     )
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TypeVar, cast
 
+from vlmsel_auto.cache import Store
 from vlmsel_auto.engines.each_job import as_they_end, why_not
-from vlmsel_auto.engines.engine import Done, Engine, Job, Resources
+from vlmsel_auto.engines.engine import Channel, Done, Job, Resources
 from vlmsel_auto.errors import VlmselError
-from vlmsel_auto.events import Event, Sink
+from vlmsel_auto.events import Event, Notice, Stage, StageProgress
+from vlmsel_auto.models.loadedmodel import LoadedModel
+from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.process import is_out_of_memory, release_memory
 from vlmsel_auto.records import Candidate
 
@@ -17,31 +21,60 @@ K = TypeVar("K")
 R = TypeVar("R")
 
 
-def outcomes(
-    following: Callable[[], tuple[K, Job[object]] | None], *, engine: Engine, device: str, sink: Sink
-) -> Generator[tuple[K, object]]:
-    """As `each_job.as_they_end`, with what each job gave, or why it gave nothing."""
-    needs = Resources(gpus=1.0 if device.startswith("cuda") else 0.0)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CandidateJob:
+    """Work with one candidate."""
+
+    candidate: Candidate
+    device: str
+    store: Store  # on a disk that the coordinator sees
+    work: Callable[[CandidateJob, Channel], object]  # can be pickled
+
+    def run(self, channel: Channel) -> object:
+        """What the work gives, or why the candidate cannot be used."""
+        return attempt(lambda: self.work(self, channel))
+
+    def load(self, channel: Channel) -> LoadedModel:
+        """The candidate's model."""
+        from vlmsel_auto.models import zoo  # imports open_clip: seconds that are spared where all is kept
+
+        return zoo.load(self.candidate, device=self.device, sink=channel.tell)
+
+
+def outcomes(session: Session, following: Callable[[], tuple[K, Job[object]] | None]) -> Generator[tuple[K, object]]:
+    """As `each_job.as_they_end` near this disk, with what each job gave, or why it gave nothing."""
+    needs = Resources(gpus=1.0 if session.device.startswith("cuda") else 0.0)
 
     def told(event: object) -> None:
-        sink(cast("Event", event))
+        session.sink(cast("Event", event))
 
-    with closing(as_they_end(engine, following, resources=needs, told=told)) as ending:
+    with closing(as_they_end(session.near_engine, following, resources=needs, told=told)) as ending:
         for key, ended in ending:
             yield key, ended.result if isinstance(ended, Done) else why_not(ended)
 
 
 def for_each(
+    session: Session,
     candidates: Sequence[Candidate],
-    job_of: Callable[[Candidate], Job[object]],
+    work: Callable[[CandidateJob, Channel], object],
     *,
-    engine: Engine,
-    device: str,
-    sink: Sink,
-) -> Generator[tuple[Candidate, object]]:
-    """One job for each candidate, made when it is submitted; otherwise as `outcomes`."""
-    jobs = ((one, job_of(one)) for one in candidates)
-    return outcomes(lambda: next(jobs, None), engine=engine, device=device, sink=sink)
+    stage: Stage,
+    lacking: str,
+) -> Generator[tuple[int, Candidate, object]]:
+    """Do ``work`` with each candidate, as `outcomes`, and say how far the stage is.
+
+    Yields how many are done, the candidate, and what it gave; a text says why it gave nothing, which is told as what is
+    ``lacking`` of it.
+    """
+    jobs = (
+        (one, CandidateJob(candidate=one, device=session.device, store=session.store, work=work)) for one in candidates
+    )
+    with closing(outcomes(session, lambda: next(jobs, None))) as ended:
+        for done, (one, outcome) in enumerate(ended, start=1):
+            if isinstance(outcome, str):
+                session.sink(Notice(text=f"{one.id} {lacking}: {outcome}", level="warning"))
+            session.sink(StageProgress(stage=stage, done=done, text=one.id))
+            yield done, one, outcome
 
 
 def attempt(work: Callable[[], R]) -> R | str:

@@ -6,14 +6,13 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from vlmsel_auto.cache import Store
 from vlmsel_auto.engines.engine import Channel, Shared
-from vlmsel_auto.events import Notice, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.events import StageFinished, StageStarted
 from vlmsel_auto.measuring.measure import PROFILE_IMAGES, measure_target
-from vlmsel_auto.pipeline.each_candidate import attempt, for_each
+from vlmsel_auto.pipeline.each_candidate import CandidateJob, for_each
 from vlmsel_auto.pipeline.screen import ScreeningResult
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.ranking.measurement import Measurement
@@ -23,24 +22,9 @@ _PROFILE_SHARE: Final = 0.25  # of the time for looking, at most, for conductanc
 _PROFILE_TIMES: Final = 20.0  # what conductance of an image takes at least, in times of embedding it
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ProfileJob:
-    """Load one candidate and measure its conductance on the task."""
-
-    candidate: Candidate
-    task: Shared[Task]
-    device: str
-    store: Store  # on a disk that the coordinator sees
-
-    def run(self, channel: Channel) -> Measurement | str:
-        """The measurement, or why there is none."""
-        from vlmsel_auto.models import zoo  # imports open_clip: seconds that are spared where all is kept
-
-        def measured() -> Measurement:
-            model = zoo.load(self.candidate, device=self.device, sink=channel.tell)
-            return measure_target(model, self.task.get(), store=self.store)
-
-        return attempt(measured)
+def _profile(job: CandidateJob, channel: Channel, *, task: Shared[Task]) -> Measurement:
+    """A candidate's conductance on the task."""
+    return measure_target(job.load(channel), task.get(), store=job.store)
 
 
 def with_profiles(session: Session, screening: ScreeningResult) -> Mapping[str, Measurement]:
@@ -81,20 +65,12 @@ def with_profiles(session: Session, screening: ScreeningResult) -> Mapping[str, 
 
 def _measure(session: Session, missing: Sequence[Candidate], *, allowed: float | None) -> dict[str, Measurement]:
     """By candidate; none at all where they would take longer than ``allowed`` seconds."""
-    engine, device, sink = session.near_engine, session.device, session.sink
-    began, shared = time.monotonic(), engine.share(session.task)
-    found: dict[str, Measurement] = {}
-
-    def job_of(one: Candidate) -> ProfileJob:
-        return ProfileJob(candidate=one, task=shared, device=device, store=session.store)
-
-    with closing(for_each(missing, job_of, engine=engine, device=device, sink=sink)) as ended:
-        for done, (candidate, outcome) in enumerate(ended, start=1):
+    began, found = time.monotonic(), dict[str, Measurement]()
+    work = partial(_profile, task=session.near_engine.share(session.task))
+    with closing(for_each(session, missing, work, stage="profiles", lacking="has no conductance")) as ended:
+        for done, candidate, outcome in ended:
             if isinstance(outcome, Measurement):
                 found[candidate.id] = outcome
-            else:
-                sink(Notice(text=f"{candidate.id} has no conductance: {outcome}", level="warning"))
-            sink(StageProgress(stage="profiles", done=done, text=candidate.id))
             if allowed is not None and (time.monotonic() - began) * len(missing) / done > allowed:
                 return {}
     return found

@@ -34,7 +34,7 @@ from vlmsel_auto.pipeline.workdir import (
 from vlmsel_auto.pipeline.workers import open_meanwhile
 from vlmsel_auto.planning.method import Trains
 from vlmsel_auto.process import locked, older_objects_left_alone, writing
-from vlmsel_auto.records import Budget, Task
+from vlmsel_auto.records import Task
 from vlmsel_auto.reporting.formatting import duration
 from vlmsel_auto.tasks.file_names import SEARCH_LOCK
 from vlmsel_auto.tasks.task import TaskOptions, load_task
@@ -46,6 +46,7 @@ from vlmsel_auto.tuning.methods import method_of
 def run_search(request: SearchRequest, *, began: float, sink: Sink) -> SearchResult:
     """The search that is asked for; wall time counts from ``began`` (`time.monotonic`). Raises as `search` does."""
     folder, device, known = request.folder, str(pick_device(request.device)), open_library(request.library)
+    seconds = request.budget.seconds
     check_usable(folder)
     images_of = task_in(folder, request.data, groups=request.groups)
     command = request.command(images_of)
@@ -76,7 +77,8 @@ def run_search(request: SearchRequest, *, began: float, sink: Sink) -> SearchRes
             session = Session(
                 **vars(chosen), task=task, library=known, device=device, store=store, sink=heard, limits=request.limits,
                 objective=request.objective, seed=request.seed, price=request.price / 100,
-                deadline=_until(request.budget, began=began, labelled=task.is_labelled), engine=engine,
+                deadline=None if seconds is None else began + seconds_for_screening(seconds, labelled=task.is_labelled),
+                engine=engine,
             )  # fmt: skip
             run = Run(
                 request=request, session=session, command=command, settings=settings, began=began,
@@ -124,11 +126,6 @@ def _settings(request: SearchRequest, task: Task, chosen: Chosen) -> dict[str, J
         "seed": request.seed,
         "shots": request.shots,
     }
-
-
-def _until(budget: Budget, *, began: float, labelled: bool) -> float | None:
-    """When screening must have ended."""
-    return None if budget.seconds is None else began + seconds_for_screening(budget.seconds, labelled=labelled)
 
 
 def _rank(run: Run) -> Ranked:

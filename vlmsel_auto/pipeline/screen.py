@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -19,8 +20,8 @@ from vlmsel_auto.events import Notice, StageFinished, StageProgress, StageStarte
 from vlmsel_auto.measuring.measure import embed_target
 from vlmsel_auto.models.download import Prefetcher
 from vlmsel_auto.models.hub import is_reachable
-from vlmsel_auto.pipeline.each_candidate import attempt, outcomes
-from vlmsel_auto.pipeline.screenings import ScreeningJob, Screenings, Seen, known_before
+from vlmsel_auto.pipeline.each_candidate import CandidateJob, attempt, outcomes
+from vlmsel_auto.pipeline.screenings import Screenings, Seen, known_before, screen_candidate
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.pipeline.source_profiles import SourceProfiles
 from vlmsel_auto.planning.next_screening import next_screening, screening_values
@@ -181,17 +182,17 @@ def _screen(
 def _on_workers(state: Screenings) -> None:
     """Keep every worker at a screening while one is worth its time."""
     session = state.session
-    shared = session.engine.share(session.task)
+    work = partial(screen_candidate, task=session.engine.share(session.task))
 
-    def next_job() -> tuple[int, ScreeningJob] | None:
+    def next_job() -> tuple[int, CandidateJob] | None:
         place = _next(state)
         if place is None:
             return None
         state.running[place] = state.expected(place)
         one = session.candidates[place]
-        return place, ScreeningJob(candidate=one, task=shared, device=session.device, store=session.store)
+        return place, CandidateJob(candidate=one, device=session.device, store=session.store, work=work)
 
-    with closing(outcomes(next_job, engine=session.engine, device=session.device, sink=session.sink)) as ended:
+    with closing(outcomes(session, next_job)) as ended:
         for place, outcome in ended:
             del state.running[place]
             if isinstance(outcome, Seen):

@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmsel_auto.cache import Store
 from vlmsel_auto.engines.engine import Channel, Shared
 from vlmsel_auto.events import Notice
 from vlmsel_auto.library import published
@@ -20,7 +19,7 @@ from vlmsel_auto.models.download import fetch, is_cached
 from vlmsel_auto.models.facts import facts_of
 from vlmsel_auto.models.machine import Machine, screening_embedding_seconds
 from vlmsel_auto.pipeline.affordable import charges_of, expected_latencies
-from vlmsel_auto.pipeline.each_candidate import attempt
+from vlmsel_auto.pipeline.each_candidate import CandidateJob
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.planning.screening_posterior import Screening, screening_posterior
 from vlmsel_auto.planning.screening_prior import ScreeningPrior, learn_prior, nothing_published
@@ -189,25 +188,12 @@ class Seen:
     download_seconds: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScreeningJob:
-    """Load one candidate and embed the images that screenings see."""
+def screen_candidate(job: CandidateJob, channel: Channel, *, task: Shared[Task]) -> Seen:
+    """Load a candidate and embed the images that screenings see."""
+    from vlmsel_auto.models import zoo  # noqa: F401 - imports open_clip: seconds that are no screening's
 
-    candidate: Candidate
-    task: Shared[Task]
-    device: str
-    store: Store  # on a disk that the coordinator sees
-
-    def run(self, channel: Channel) -> Seen | str:
-        """What it showed, or why the candidate cannot be used."""
-        return attempt(lambda: self._screen(channel))
-
-    def _screen(self, channel: Channel) -> Seen:
-        from vlmsel_auto.models import zoo  # imports open_clip: seconds that are no screening's
-
-        began = time.monotonic()
-        fetch(self.candidate, sink=channel.tell)
-        arrived = time.monotonic()
-        model = zoo.load(self.candidate, device=self.device, sink=channel.tell)
-        seen = embed_target(model, self.task.get(), store=self.store)
-        return Seen(measurement=seen, seconds=time.monotonic() - arrived, download_seconds=arrived - began)
+    began = time.monotonic()
+    fetch(job.candidate, sink=channel.tell)
+    arrived = time.monotonic()
+    seen = embed_target(job.load(channel), task.get(), store=job.store)
+    return Seen(measurement=seen, seconds=time.monotonic() - arrived, download_seconds=arrived - began)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -13,12 +14,11 @@ from numpy.typing import NDArray
 
 from vlmsel_auto.cache import Store
 from vlmsel_auto.engines.engine import Channel
-from vlmsel_auto.events import Notice, StageFinished, StageProgress, StageStarted
+from vlmsel_auto.events import StageFinished, StageStarted
 from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.measuring.reference_embeddings import ReferenceEmbeddings, mean_text, reference_embeddings
 from vlmsel_auto.models.embedding import reword
-from vlmsel_auto.models.loadedmodel import LoadedModel
-from vlmsel_auto.pipeline.each_candidate import attempt, for_each
+from vlmsel_auto.pipeline.each_candidate import CandidateJob, for_each
 from vlmsel_auto.pipeline.screen import ScreeningResult
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.ranking.measurement import Measurement
@@ -34,27 +34,11 @@ _FEWEST: Final = 8  # templates that are worth trying
 _MOST_TEXTS: Final = 10_000  # of a candidate: a thousand classes in ten templates
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReferenceEmbeddingsJob:
-    """Load one candidate and embed class names in templates, and pictures to compare them with."""
-
-    candidate: Candidate
-    prompts: tuple[str, ...]
-    templates: tuple[str, ...]
-    device: str
-    store: Store  # on a disk that the coordinator sees
-
-    def run(self, channel: Channel) -> ReferenceEmbeddings | str:
-        """The embeddings, or why there are none."""
-
-        def load() -> LoadedModel:
-            from vlmsel_auto.models import zoo  # imports open_clip: seconds that are spared where all is kept
-
-            return zoo.load(self.candidate, device=self.device, sink=channel.tell)
-
-        return attempt(
-            lambda: reference_embeddings(self.candidate, self.prompts, self.templates, load=load, store=self.store)
-        )
+def _embed_texts(
+    job: CandidateJob, channel: Channel, *, prompts: Sequence[str], templates: Sequence[str]
+) -> ReferenceEmbeddings:
+    """A candidate's class names in templates, and pictures to compare them with."""
+    return reference_embeddings(job.candidate, prompts, templates, load=partial(job.load, channel), store=job.store)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -163,22 +147,14 @@ def _words(
 ) -> dict[str, ReferenceEmbeddings]:
     """By candidate, in the first templates of the bank: fewer of them, or none at all, where time is short."""
     began, found, made = time.monotonic(), dict[str, ReferenceEmbeddings](), 0
-    device, sink = session.device, session.sink
-
-    def job_of(one: Candidate) -> ReferenceEmbeddingsJob:
-        prompts = session.task.prompts
-        return ReferenceEmbeddingsJob(
-            candidate=one, prompts=prompts, templates=BANK[:most], device=device, store=session.store
-        )  # fmt: skip
-
-    with closing(for_each(seeing, job_of, engine=session.near_engine, device=device, sink=sink)) as ended:
-        for done, (candidate, outcome) in enumerate(ended, start=1):
+    work = partial(_embed_texts, prompts=session.task.prompts, templates=BANK[:most])
+    with closing(
+        for_each(session, seeing, work, stage="templates", lacking="says nothing in other templates")
+    ) as ended:
+        for done, candidate, outcome in ended:
             if isinstance(outcome, ReferenceEmbeddings):
                 found[candidate.id] = outcome
                 made += len(outcome.captions)
-            else:
-                sink(Notice(text=f"{candidate.id} says nothing in other templates: {outcome}", level="warning"))
-            sink(StageProgress(stage="templates", done=done, text=candidate.id))
             spent, left = time.monotonic() - began, len(seeing) - done
             if left and made and spent + left * most * spent / made > allowed:
                 most = int((allowed - spent) / (left * spent / made))

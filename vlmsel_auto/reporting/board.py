@@ -6,19 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from vlmsel_auto.events import (
-    DownloadProgress,
-    Event,
-    Notice,
-    RankingReady,
-    ReportWritten,
-    StageFinished,
-    StageProgress,
-    StageStarted,
-    TrialEpoch,
-    TrialFinished,
-    TrialStarted,
-)
+from vlmsel_auto import events
 from vlmsel_auto.records import Budget, Ranking, TrialResult, TrialSpec
 from vlmsel_auto.reporting.formatting import clean, clock, duration
 from vlmsel_auto.tuning.methods import label_of
@@ -59,57 +47,57 @@ class Board:
     finished: int = 0  # stages
     ranking: Ranking | None = None
     updated: bool = False
-    downloads: dict[str, DownloadProgress] = field(default_factory=dict)
+    downloads: dict[str, events.DownloadProgress] = field(default_factory=dict)
     running: dict[int, TrialLine] = field(default_factory=dict)
     trials: list[TrialResult] = field(default_factory=list)
     best: TrialResult | None = None  # the trial that would be chosen now
 
 
-def update(board: Board, event: Event, now: float) -> None:
+def update(board: Board, event: events.Event, now: float) -> None:
     """Note ``event``, which came at ``now``, on the board."""
     match event:
-        case StageStarted():
+        case events.StageStarted():
             board.stages[event.stage] = StageLine(total=event.total, started=now, text=event.text)
-        case StageProgress():
+        case events.StageProgress():
             line = board.stages.setdefault(event.stage, StageLine(total=None, started=now))
             line.done, line.text = event.done, event.text or line.text
             line.marks.append((now, event.done))
-        case StageFinished():
+        case events.StageFinished():
             board.stages.pop(event.stage, None)
             board.finished += 1
-        case RankingReady():
+        case events.RankingReady():
             board.ranking, board.updated = event.ranking, event.updated
-        case TrialStarted():
+        case events.TrialStarted():
             board.running[event.number] = TrialLine(
                 spec=event.spec, why=event.why, started=now, epochs=event.spec.epochs
             )
-        case TrialEpoch():
+        case events.TrialEpoch():
             _go_on(board, event)
-        case TrialFinished():
+        case events.TrialFinished():
             _finish(board, event, now)
-        case DownloadProgress():
+        case events.DownloadProgress():
             _load(board, event)
-        case Notice() | ReportWritten():
+        case events.Notice() | events.ReportWritten():
             pass  # told above the screen, or by what follows it
         case _:
             assert_never(event)
 
 
-def _go_on(board: Board, event: TrialEpoch) -> None:
+def _go_on(board: Board, event: events.TrialEpoch) -> None:
     trial = board.running.get(event.number)
     if trial is not None:
         trial.curve.append(event.validation)
         trial.epochs = event.epochs
 
 
-def _load(board: Board, event: DownloadProgress) -> None:
+def _load(board: Board, event: events.DownloadProgress) -> None:
     if event.ended:
         board.downloads.pop(event.candidate, None)
     else:
         board.downloads[event.candidate] = event
 
 
-def _finish(board: Board, event: TrialFinished, now: float) -> None:
+def _finish(board: Board, event: events.TrialFinished, now: float) -> None:
     board.running.pop(event.result.number, None)
     board.trials = [trial for trial in board.trials if trial.number != event.result.number] + [event.result]
     board.best = event.leader

@@ -6,19 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import assert_never
 
-from vlmsel_auto.events import (
-    DownloadProgress,
-    Event,
-    Notice,
-    RankingReady,
-    ReportWritten,
-    StageFinished,
-    StageProgress,
-    StageStarted,
-    TrialEpoch,
-    TrialFinished,
-    TrialStarted,
-)
+from vlmsel_auto import events
 from vlmsel_auto.records import TrialResult, TrialSpec
 from vlmsel_auto.tuning.methods import label_of
 from vlmsel_auto.units import DASH, byte_count, percent
@@ -84,7 +72,7 @@ def number(value: float | None, *, digits: int = 2) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
-def download_text(event: DownloadProgress) -> str:
+def download_text(event: events.DownloadProgress) -> str:
     """How far a download is: ``120 MB of 605 MB, 11.2 MB/s``."""
     of = "" if event.total is None else f" of {byte_count(event.total)}"
     return f"{byte_count(event.done)}{of}" + ("" if event.rate is None else f", {byte_count(event.rate)}/s")
@@ -131,7 +119,7 @@ def outcome(result: TrialResult) -> str:
     return f"{result.state}: {reason}" if reason else result.state
 
 
-def _trial_line(event: TrialFinished) -> str:
+def _trial_line(event: events.TrialFinished) -> str:
     result = event.result
     if event.leader is None:
         best = ""
@@ -144,7 +132,7 @@ def _trial_line(event: TrialFinished) -> str:
     )
 
 
-def _ranking_line(event: RankingReady) -> str:
+def _ranking_line(event: events.RankingReady) -> str:
     leaders = ", ".join(
         f"{place} {clean(line.candidate)} (best with {percent(line.p_best, digits=0)})"
         for place, line in enumerate(event.ranking.ranked[:3], start=1)
@@ -153,33 +141,33 @@ def _ranking_line(event: RankingReady) -> str:
     return f"ranking {'updated' if event.updated else 'ready'}: {count}; {leaders or 'none could be ranked'}"
 
 
-def describe(event: Event, *, total: int | None = None) -> str:  # noqa: C901, PLR0911 - one case per event type
+def describe(event: events.Event, *, total: int | None = None) -> str:  # noqa: C901, PLR0911 - one case per event type
     """One plain line for any event; ``total`` is the number of steps of a stage in progress, where known."""
     match event:
-        case StageStarted():
+        case events.StageStarted():
             steps = "" if event.total is None else f" ({plural(event.total, 'step')})"
             return f"{event.stage}: started{steps}{_tail(event.text)}"
-        case StageProgress():
+        case events.StageProgress():
             return f"{event.stage}: {event.done:,} {'done' if total is None else f'of {total:,}'}{_tail(event.text)}"
-        case StageFinished():
+        case events.StageFinished():
             return f"{event.stage}: finished in {duration(event.seconds)}{_tail(event.text)}"
-        case RankingReady():
+        case events.RankingReady():
             return _ranking_line(event)
-        case TrialStarted():
+        case events.TrialStarted():
             return f"trial {event.number} started: {spec_text(event.spec)}{_tail(event.why)}"
-        case TrialEpoch():
+        case events.TrialEpoch():
             return (
                 f"trial {event.number}: epoch {event.epoch} of {event.epochs}, "
                 f"validation {percent(event.validation)}, loss {number(event.loss, digits=3)}"
             )
-        case TrialFinished():
+        case events.TrialFinished():
             return _trial_line(event)
-        case ReportWritten():
+        case events.ReportWritten():
             return f"report written to {clean(str(event.directory))}"
-        case DownloadProgress():
+        case events.DownloadProgress():
             end = "" if not event.ended else ", done" if event.done == event.total else ", broken off"
             return f"download of {clean(event.candidate)}: {download_text(event)}{end}"
-        case Notice():
+        case events.Notice():
             prefix = "" if event.level == "info" else f"{event.level}: "
             return f"{prefix}{clean(event.text)}"
     assert_never(event)

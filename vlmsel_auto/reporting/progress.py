@@ -18,17 +18,8 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
+from vlmsel_auto import events
 from vlmsel_auto.errors import MissingDependency
-from vlmsel_auto.events import (
-    DownloadProgress,
-    Event,
-    Notice,
-    RankingReady,
-    ReportWritten,
-    StageFinished,
-    StageProgress,
-    TrialEpoch,
-)
 from vlmsel_auto.records import Budget
 from vlmsel_auto.reporting.board import Board, status, update
 from vlmsel_auto.reporting.formatting import clock, describe
@@ -84,11 +75,11 @@ class PlainSink:
         if self._watch.is_alive():
             self._watch.join()
 
-    def __call__(self, event: Event, /) -> None:
+    def __call__(self, event: events.Event, /) -> None:
         """Write the event's line, unless it follows another of its kind too closely."""
         with contextlib.suppress(Exception), self._lock:  # a full disk or a closed pipe must not end the search
             if self._wanted(event):
-                line = self._board.stages.get(event.stage) if isinstance(event, StageProgress) else None
+                line = self._board.stages.get(event.stage) if isinstance(event, events.StageProgress) else None
                 self._write(describe(event, total=None if line is None else line.total))
             update(self._board, event, self._now())
 
@@ -106,17 +97,17 @@ class PlainSink:
                 if text:
                     self._write(text)
 
-    def _wanted(self, event: Event) -> bool:
+    def _wanted(self, event: events.Event) -> bool:
         if self._quiet:
-            return isinstance(event, Notice) and event.level != "info"
+            return isinstance(event, events.Notice) and event.level != "info"
         match event:
-            case StageProgress():
+            case events.StageProgress():
                 return self._due(f"stage {event.stage}", _PROGRESS_EVERY)
-            case DownloadProgress():
+            case events.DownloadProgress():
                 return event.ended or self._due(f"download of {event.candidate}", _PROGRESS_EVERY)
-            case TrialEpoch():
+            case events.TrialEpoch():
                 return event.epoch >= event.epochs or self._due(f"trial {event.number}", _EPOCH_EVERY)
-            case RankingReady(updated=True):
+            case events.RankingReady(updated=True):
                 return self._due("ranking", _PROGRESS_EVERY)
             case _:
                 return True
@@ -171,7 +162,7 @@ class RichSink:
             self._live.stop()
             self._console.show_cursor()
 
-    def __call__(self, event: Event, /) -> None:
+    def __call__(self, event: events.Event, /) -> None:
         """Note the event; the next frame shows it."""
         with contextlib.suppress(Exception):  # a broken terminal must not end the search
             with self._lock:
@@ -200,26 +191,26 @@ class NotebookSink:
         self._board = Board(started=now(), budget=budget or Budget())
         self._lock = threading.Lock()
 
-    def __call__(self, event: Event, /) -> None:
+    def __call__(self, event: events.Event, /) -> None:
         """Note the event, and draw where it is time or something ended."""
         with contextlib.suppress(Exception), self._lock:  # a kernel that went away must not end the search
             now, line = self._now(), kept_line(event)
             update(self._board, event, now)
             self._lines.extend([] if line is None else [line])
-            if now - self._drawn >= _EVERY or isinstance(event, (StageFinished, ReportWritten)):
+            if now - self._drawn >= _EVERY or isinstance(event, (events.StageFinished, events.ReportWritten)):
                 self._drawn = now
                 screen = render(self._board, now=now, width=_COLUMNS, height=_ROWS)
                 self._output.update(Padding(Group(*self._lines, screen), 0))  # a group alone is no notebook's output
 
 
-def kept_line(event: Event) -> Text | None:
+def kept_line(event: events.Event) -> Text | None:
     """What stays above the screen."""
     match event:
-        case Notice():
+        case events.Notice():
             return Text(describe(event), style={"info": "", "warning": "yellow", "error": "bold red"}[event.level])
-        case StageFinished():
+        case events.StageFinished():
             return Text.assemble(("✓ ", "green"), describe(event))
-        case DownloadProgress(ended=True):
+        case events.DownloadProgress(ended=True):
             return Text(describe(event))
         case _:
             return None
