@@ -11,7 +11,7 @@ from helpers.tuning_world import Memory, digits, spec
 from vlmsel_auto.cache import Store
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.pipeline.joined import Trials
-from vlmsel_auto.pipeline.label_issues import find_label_issues
+from vlmsel_auto.pipeline.judged_images import find_label_issues
 from vlmsel_auto.tuning.checkpoints import save_weights
 
 CANDIDATES = mini_zoo()

@@ -14,7 +14,7 @@ from vlmsel_auto.errors import TaskError
 from vlmsel_auto.models.candidates import mini_zoo
 from vlmsel_auto.models.pooling import log_probabilities
 from vlmsel_auto.pipeline.joined import HeldOut, Joined, Trials
-from vlmsel_auto.pipeline.mistakes import find_mistakes
+from vlmsel_auto.pipeline.judged_images import find_mistakes
 
 TASK = digits()
 CANDIDATES = mini_zoo()

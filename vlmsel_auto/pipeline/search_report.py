@@ -11,8 +11,7 @@ from vlmsel_auto.events import Notice, ReportWritten, Sink
 from vlmsel_auto.library.places import default_library, remember
 from vlmsel_auto.measuring.search_cells import RUN_SOURCES, cells_of_search
 from vlmsel_auto.pipeline.joined import Joined, Trials
-from vlmsel_auto.pipeline.label_issues import find_label_issues
-from vlmsel_auto.pipeline.mistakes import find_mistakes
+from vlmsel_auto.pipeline.judged_images import find_label_issues, find_mistakes
 from vlmsel_auto.pipeline.rank import Ranked
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.session import Run

@@ -16,7 +16,6 @@ from typing import Final
 
 import numpy as np
 
-from vlmsel_auto.cache import Store
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice, Sink
 from vlmsel_auto.measuring.measure import embed_target
@@ -30,7 +29,7 @@ from vlmsel_auto.pipeline.label_session import Votes, expected_accuracy
 from vlmsel_auto.pipeline.rank import Ranked
 from vlmsel_auto.pipeline.result import SearchResult
 from vlmsel_auto.pipeline.search_report import SearchModels, report_search
-from vlmsel_auto.pipeline.session import Run
+from vlmsel_auto.pipeline.session import Run, Session
 from vlmsel_auto.planning.policy import POLICY
 from vlmsel_auto.ranking.evidence.consensus import LEAST_VOTERS, likeness
 from vlmsel_auto.ranking.evidence.zeroshot import CLARITY
@@ -161,20 +160,19 @@ def by_worth(ranking: Ranking, charges: Mapping[str, float]) -> Ranking:
     return replace(ranking, ranked=tuple(sorted(ranking.ranked, key=worth, reverse=True))) if charges else ranking
 
 
-def _first_that_loads(
-    ranking: Ranking, candidates: Sequence[Candidate], *, task: Task, store: Store, device: str, sink: Sink
-) -> list[Measurement]:
+def _first_that_loads(session: Session, ranked: Ranked) -> list[Measurement]:
     """The best ranked candidate that can be embedded: without time for any screening there is a model all the same."""
-    by_id = {one.id: one for one in candidates}
+    by_id = {one.id: one for one in ranked.usable}
 
     def embed(name: str) -> Measurement:
-        return embed_target(zoo.load(by_id[name], device=device, sink=sink), task, store=store)
+        model = zoo.load(by_id[name], device=session.device, sink=session.sink)
+        return embed_target(model, ranked.task, store=session.store)
 
-    for name in ranking.order:
+    for name in ranked.ranking.order:
         found = attempt(partial(embed, name))
         if isinstance(found, Measurement):
             return [found]
-        sink(Notice(text=f"{name} cannot be used: {found}", level="warning"))
+        session.sink(Notice(text=f"{name} cannot be used: {found}", level="warning"))
     return []
 
 
@@ -199,9 +197,7 @@ def finish_without_labels(run: Run, ranked: Ranked) -> SearchResult:
     ranked_after, latencies = run.seconds, measured_latencies(usable, task, session.store)
     stopped = StoppedBy.INTERRUPTED if ranked.interrupted else StoppedBy.NO_LABELS
     session.sink(Notice(text=UNCHECKED, level="warning"))
-    seen = ranked.measurements or _first_that_loads(
-        ranking, usable, task=task, store=session.store, device=session.device, sink=session.sink
-    )
+    seen = ranked.measurements or _first_that_loads(session, ranked)
     shares = shares_of_leaders(
         by_worth(ranking, charges_of(session.objective, usable, machine=None, measured=latencies)),
         seen,

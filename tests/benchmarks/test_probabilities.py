@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.ranking.calibration import calibration, claims
+from benchmarks.ranking.probabilities import calibration, claims
 from vlmsel_auto.ranks import RankChances, simulate_ranks
 
 

@@ -1,4 +1,4 @@
-"""Which labels the user should look at, from logits and images that the search kept: no model is run again."""
+"""What the report shows of single images, from logits and images that the search kept: no model is run again."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
 
 from vlmsel_auto.errors import VlmselError
 from vlmsel_auto.events import Notice
 from vlmsel_auto.models.pooling import log_probabilities
-from vlmsel_auto.pipeline.joined import Trials, held_out_of
-from vlmsel_auto.pipeline.mistakes import pixels_of
+from vlmsel_auto.pipeline.joined import Joined, Trials, held_out_of
 from vlmsel_auto.records import ImageView, Task, TrialResult
 from vlmsel_auto.reporting.label_issues import (
     LabelIssues,
@@ -23,12 +24,60 @@ from vlmsel_auto.reporting.label_issues import (
     miniatures,
     suspect,
 )
-from vlmsel_auto.reporting.mistakes import SHOWN, judged_images, thumbnail, with_thumbnails
+from vlmsel_auto.reporting.mistakes import SHOWN, Judged, Mistakes, judge, judged_images, thumbnail, with_thumbnails
 from vlmsel_auto.tuning.checkpoints import load_trial
 
 _MOST_COMPARED: Final = 10_000  # images: distances grow with their square, this many take seconds
 _LISTED: Final = 100  # doubtful labels, at most
 _BLOCK: Final = 256  # images that are read at a time
+
+
+def find_mistakes(best: Joined | None, trials: Trials, *, images: bool) -> Mistakes | None:
+    """Judge the chosen model on the test images, or on held-out ones where there is no test split.
+
+    Args:
+        best: the chosen model, at its temperature; its tower is not needed.
+        trials: of the search; told why there is nothing.
+        images: whether thumbnails go into the report: what the model saw, in its own view.
+
+    Returns:
+        None without a model, without logits of unseen images, or where files cannot be read.
+    """
+    task = trials.task
+    if best is None:
+        return None
+    on_test = bool(len(task.test))
+    said = best.checkpoint.test_logits if on_test else None if best.held_out is None else best.held_out.logs
+    if said is None:
+        return None
+    rows = np.sort(task.test) if on_test or best.held_out is None else best.held_out.rows
+    found = judge(
+        softmax(said.astype(np.float64), axis=1),
+        labels=task.labels[rows],
+        classes=task.classes,
+        paths=[task.paths[row] for row in rows],
+        split="test" if on_test else "validation",
+    )
+    if not images:
+        return found
+    view = trials.candidate_of(best.trial).view
+
+    def pictured(judged: Sequence[Judged]) -> tuple[Judged, ...]:
+        return with_thumbnails(judged, pixels_of([one.path for one in judged], task=task, view=view))
+
+    try:
+        return replace(found, surest=pictured(found.surest), unsure=pictured(found.unsure))
+    except VlmselError as error:  # the report is worth having all the same
+        trials.sink(Notice(text=f"the report shows no mistakes of the best model: {error}", level="warning"))
+        return None
+
+
+def pixels_of(paths: Sequence[str], *, task: Task, view: ImageView) -> list[NDArray[np.uint8]]:
+    """The images of the task at ``paths`` as a model of this ``view`` saw them, uint8 (H, W, 3) each."""
+    if not paths:
+        return []
+    row_of = {path: row for row, path in enumerate(task.paths)}
+    return list(task.pixels.read(view, np.array([row_of[path] for path in paths], dtype=np.int64)))
 
 
 def find_label_issues(members: Sequence[TrialResult], trials: Trials, *, images: bool) -> LabelIssues | None:
