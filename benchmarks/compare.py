@@ -52,10 +52,10 @@ MACHINE: Final = frozenset(
 )
 BENCH: Final = ("-m", "benchmarks.ranking.compared_rankings", "--truth")
 QUICK: Final[Mapping[str, tuple[str, ...]]] = {  # committed result -> arguments of Python; {out} is a folder
-    "bench-zeroshot-0.json": (*BENCH, "zeroshot", "--shots", "0", "--output", "{out}"),
-    "bench-tuned-0.json": (*BENCH, "tuned", "--shots", "0", "--output", "{out}"),
-    "bench-tuned-4.json": (*BENCH, "tuned", "--shots", "4", "--output", "{out}"),
-    "bench-tuned-16.json": (*BENCH, "tuned", "--shots", "16", "--output", "{out}"),
+    "bench-zeroshot-0.json": (*BENCH, "zeroshot", "--shots", "0", "--write", "{out}/bench.json"),
+    "bench-tuned-0.json": (*BENCH, "tuned", "--shots", "0", "--write", "{out}/bench.json"),
+    "bench-tuned-4.json": (*BENCH, "tuned", "--shots", "4", "--write", "{out}/bench.json"),
+    "bench-tuned-16.json": (*BENCH, "tuned", "--shots", "16", "--write", "{out}/bench.json"),
     "bench-real.json": ("-m", "benchmarks.ranking.real_models", "--write", "{out}/real.json"),
     "conductance-quick.json": (
         "-m",

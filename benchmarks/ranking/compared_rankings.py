@@ -6,7 +6,7 @@ RESULT: benchmarks/results/bench-zeroshot-0.json,
     benchmarks/results/bench-tuned-4.json,
     benchmarks/results/bench-tuned-16.json
 
-    python -m benchmarks.ranking.compared_rankings --truth tuned --shots 16 --output FOLDER
+    python -m benchmarks.ranking.compared_rankings --truth tuned --shots 16 --write FILE
     python -m benchmarks.ranking.compared_rankings --truth zeroshot --shots 0 --rows swab,iimm
 
 Most of these rows need research figures (`research.py`). ``modelgpt`` is a linear regression on text scores of class
@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 from sklearn.linear_model import LinearRegression
 
-from benchmarks.common import command_line
+from benchmarks.common import command_line, write_json
 from benchmarks.ranking import research, swab
 from benchmarks.ranking.compared_scores import LABELLED, TEXT_SCORES, UNLABELLED
 from benchmarks.ranking.dcd_authors import AUTHORS, authors_weights
@@ -164,13 +164,12 @@ def rankings(found: Research) -> dict[str, Ranker]:
 
 def main() -> None:
     """Command line."""
-    parser = command_line(__doc__, write=False)
+    parser = command_line(__doc__)
     parser.add_argument("--library", type=Path, default=default_library_path())
     parser.add_argument("--research", type=Path, default=research.PATH)
     parser.add_argument("--truth", choices=("zeroshot", "tuned"), default="tuned")
     parser.add_argument("--shots", type=int, default=16, help="labels a class; 0: none")
     parser.add_argument("--rows", help="comma list of rankings; default: all")
-    parser.add_argument("--output", type=Path, help="folder for bench.json and bench.md")
     args = parser.parse_args()
     library, found = joined(load(args.library), research.load(args.research))
     every = rankings(found)
@@ -181,8 +180,7 @@ def main() -> None:
         shots=args.shots,
         rankings={name: every[name] for name in wanted},
     )
-    if args.output is not None:
-        table.write(args.output)
+    write_json(args.write, table.record())
     print(table.to_markdown())
 
 

@@ -137,7 +137,7 @@ def test_json_has_numbers_and_reasons():
 
 
 def test_the_command_lists_a_preset_and_limits_it():
-    result = run("--preset", "tiny", "--match", "ViT-B-32/", "--licence", "MIT", "--json")
+    result = run("-c", "tiny", "--match", "ViT-B-32/", "--licence", "MIT", "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     names = [each["id"] for each in found["candidates"]]
@@ -150,7 +150,7 @@ def test_the_command_lists_a_preset_and_limits_it():
 def test_the_mini_zoo_is_the_default_and_can_be_named_beside_a_preset():
     table = run("--match", "convnext").stdout.splitlines()
     assert sum("ConvNeXt" in line and not line.startswith("first:") for line in table) == 2
-    found = json.loads(run("--preset", "tiny", "-c", "mini-zoo", "--json").stdout)["candidates"]
+    found = json.loads(run("-c", "tiny", "-c", "mini-zoo", "--json").stdout)["candidates"]
     assert {each["source"] for each in found} == {"mini-zoo", "open_clip"}
     assert "no candidate matches" in run("--match", "nothing of the kind").stdout
 
@@ -158,7 +158,6 @@ def test_the_mini_zoo_is_the_default_and_can_be_named_beside_a_preset():
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--preset", "huge"),
         ("--max-params", "many"),
         ("--max-latency", "-3"),
         ("--image-size", "big"),
@@ -184,6 +183,6 @@ print([name for name in ("torch", "open_clip", "huggingface_hub") if name in sys
 
 
 def test_limits_that_leave_nobody_end_with_2():
-    result = run("--preset", "tiny", "--max-download", "1MB")
+    result = run("-c", "tiny", "--max-download", "1MB")
     assert result.exit_code == 2
     assert "--max-download 57" in result.stderr

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
-from vlmsel_auto.cache import Json, write_atomically
+from vlmsel_auto.cache import Json
 from vlmsel_auto.ranking.sources import Truth
 from vlmsel_auto.records import Interval
 
@@ -91,8 +89,3 @@ class BenchTable:
             figures = f"{row.ndcg5:.3f} | {row.tau_b:.3f} | {row.top1_loss:.2f} | {row.gain:+.3f}{ends}"
             lines.append(f"| {row.ranking} | {figures} |")
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)]) + "\n"
-
-    def write(self, folder: Path) -> None:
-        """Write bench.json and bench.md into a folder."""
-        write_atomically(folder / "bench.json", (json.dumps(self.record(), indent=1) + "\n").encode())
-        write_atomically(folder / "bench.md", self.to_markdown().encode())

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from vlmsel_auto.cli.options import Seed, answering
-from vlmsel_auto.cli.support import Answer, make_sink, say
+from vlmsel_auto.cli.support import Answer, make_sink
 
 
 @answering()
@@ -21,10 +21,6 @@ def bench(
         Literal["zeroshot", "tuned"], typer.Option(help="Zero-shot accuracy on the test split, or that after tuning.")
     ] = "tuned",
     shots: Annotated[int, typer.Option(min=0, help="Labels a class that rankings may look at; 0: none.")] = 16,
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", file_okay=False, help="Also write bench.json and bench.md into this folder."),
-    ] = None,
     seed: Seed = 0,
     answer: Answer,
 ) -> None:
@@ -41,8 +37,5 @@ def bench(
             sink=sink,
         )
     answer.json = table.record()
-    if output is not None:
-        table.write(output)
-        say(f"wrote bench.json and bench.md to {output}")
     if not answer.as_json:
         typer.echo(table.to_markdown())

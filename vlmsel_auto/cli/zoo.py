@@ -16,9 +16,6 @@ from vlmsel_auto.pipeline.request import TaskRequest
 def zoo(
     *,
     candidates: Candidates = [],  # noqa: B006 - typer copies defaults
-    preset: Annotated[
-        str, typer.Option(metavar="NAME", help="Models of open_clip by size: tiny, laptop, server or all.")
-    ] = "",
     match: Annotated[str, typer.Option(metavar="TEXT", help="Only ids that contain TEXT.")] = "",
     asked: Asked,
     bandwidth: Annotated[
@@ -29,17 +26,18 @@ def zoo(
 ) -> None:
     """List candidates with costs on this machine, licence and published accuracies; first what would be loaded first.
 
-    Nothing is downloaded. Without a preset or -c it is the mini zoo that is listed.
+    Nothing is downloaded. Without -c it is the mini zoo that is listed.
     """
     from vlmsel_auto.events import Notice
     from vlmsel_auto.models.candidates import resolve
-    from vlmsel_auto.models.presets import find_preset
     from vlmsel_auto.units import parse_bytes
 
     limits = asked.read()["limits"]
     speed = parse_bytes(bandwidth)
-    names = [*([find_preset(preset).name] if preset else []), *candidates] or ["mini-zoo"]
-    found = resolve(names, sink=lambda event: say(f"note: {event.text}") if isinstance(event, Notice) else None)
+    found = resolve(
+        candidates or ["mini-zoo"],
+        sink=lambda event: say(f"note: {event.text}") if isinstance(event, Notice) else None,
+    )
 
     from vlmsel_auto.cli.listing import list_candidates, listing_json, print_listing
     from vlmsel_auto.models.hub import cache_dir

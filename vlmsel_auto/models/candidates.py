@@ -100,7 +100,7 @@ def _from_name(name: str) -> Iterable[_Found]:
     if is_folder(Path(name)):
         return (_in_folder(Path(name)),)
     raise CandidateError(
-        f"Unknown candidate{_suggest(name)}; `vlmsel-auto zoo` lists the mini zoo, `vlmsel-auto zoo --preset all` the "
+        f"Unknown candidate{_suggest(name)}; `vlmsel-auto zoo` lists the mini zoo, `vlmsel-auto zoo -c all` the "
         f"models of open_clip, but got {name!r}"
     )
 
