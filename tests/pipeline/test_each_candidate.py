@@ -25,7 +25,7 @@ def spelt(tmp_path, heard):
     session = Session(
         candidates=SOME, task=digits(), library=assemble([]), device="cpu", store=Store(tmp_path), sink=heard.append
     )
-    return lambda candidates: for_each(session, candidates, spell, stage="profiles", lacking="says nothing")
+    return lambda candidates: for_each(session, candidates, lambda: spell, stage="profiles", lacking="says nothing")
 
 
 def spell(job, channel):

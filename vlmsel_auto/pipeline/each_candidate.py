@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 from vlmsel_auto.cache import Store
 from vlmsel_auto.engines.each_job import as_they_end, why_not
@@ -19,6 +19,7 @@ from vlmsel_auto.records import Candidate
 
 K = TypeVar("K")
 R = TypeVar("R")
+Work: TypeAlias = "Callable[[CandidateJob, Channel], object]"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +29,7 @@ class CandidateJob:
     candidate: Candidate
     device: str
     store: Store  # on a disk that the coordinator sees
-    work: Callable[[CandidateJob, Channel], object]  # can be pickled
+    work: Work  # can be pickled
 
     def run(self, channel: Channel) -> object:
         """What the work gives, or why the candidate cannot be used."""
@@ -56,18 +57,19 @@ def outcomes(session: Session, following: Callable[[], tuple[K, Job[object]] | N
 def for_each(
     session: Session,
     candidates: Sequence[Candidate],
-    work: Callable[[CandidateJob, Channel], object],
+    work: Callable[[], Work],
     *,
     stage: Stage,
     lacking: str,
 ) -> Generator[tuple[int, Candidate, object]]:
-    """Do ``work`` with each candidate, as `outcomes`, and say how far the stage is.
+    """Do with each candidate what ``work`` gives when its job begins, as `outcomes`, and say how far the stage is.
 
     Yields how many are done, the candidate, and what it gave; a text says why it gave nothing, which is told as what is
     ``lacking`` of it.
     """
     jobs = (
-        (one, CandidateJob(candidate=one, device=session.device, store=session.store, work=work)) for one in candidates
+        (one, CandidateJob(candidate=one, device=session.device, store=session.store, work=work()))
+        for one in candidates
     )
     with closing(outcomes(session, lambda: next(jobs, None))) as ended:
         for done, (one, outcome) in enumerate(ended, start=1):

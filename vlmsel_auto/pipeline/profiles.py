@@ -67,7 +67,7 @@ def _measure(session: Session, missing: Sequence[Candidate], *, allowed: float |
     """By candidate; none at all where they would take longer than ``allowed`` seconds."""
     began, found = time.monotonic(), dict[str, Measurement]()
     work = partial(_profile, task=session.near_engine.share(session.task))
-    with closing(for_each(session, missing, work, stage="profiles", lacking="has no conductance")) as ended:
+    with closing(for_each(session, missing, lambda: work, stage="profiles", lacking="has no conductance")) as ended:
         for done, candidate, outcome in ended:
             if isinstance(outcome, Measurement):
                 found[candidate.id] = outcome

@@ -18,7 +18,7 @@ from vlmsel_auto.events import StageFinished, StageStarted
 from vlmsel_auto.measuring.measure import find_measurement
 from vlmsel_auto.measuring.reference_embeddings import ReferenceEmbeddings, mean_text, reference_embeddings
 from vlmsel_auto.models.embedding import reword
-from vlmsel_auto.pipeline.each_candidate import CandidateJob, for_each
+from vlmsel_auto.pipeline.each_candidate import CandidateJob, Work, for_each
 from vlmsel_auto.pipeline.screen import ScreeningResult
 from vlmsel_auto.pipeline.session import Session
 from vlmsel_auto.ranking.measurement import Measurement
@@ -147,7 +147,10 @@ def _words(
 ) -> dict[str, ReferenceEmbeddings]:
     """By candidate, in the first templates of the bank: fewer of them, or none at all, where time is short."""
     began, found, made = time.monotonic(), dict[str, ReferenceEmbeddings](), 0
-    work = partial(_embed_texts, prompts=session.task.prompts, templates=BANK[:most])
+
+    def work() -> Work:
+        return partial(_embed_texts, prompts=session.task.prompts, templates=BANK[:most])
+
     with closing(
         for_each(session, seeing, work, stage="templates", lacking="says nothing in other templates")
     ) as ended:
