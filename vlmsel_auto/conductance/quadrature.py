@@ -34,7 +34,7 @@ from vlmsel_auto.errors import ConductanceError
 from vlmsel_auto.records import FloatArray
 
 Kind = Literal["spectral", "trapezoid", "left"]
-_STRETCH = 2.0  # chosen on seven members of the mini zoo; benchmarks/conductance/conductance_estimate.py: all of them
+_STRETCH = 2.0  # chosen on seven members of the mini zoo; docs/results/conductance.md: all of them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
