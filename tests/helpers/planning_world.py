@@ -42,7 +42,7 @@ def plan(
     **conditions: object,
 ) -> Plan:
     """The plan of the candidates; ``conditions`` are fields of `Conditions`."""
-    given = Conditions(**conditions)
+    given = Conditions(**{"relative_costs": {FINETUNE.name: 20.0}, **conditions})
     return make_plan(ranking(scores), candidates=CANDIDATES, top_k=top_k, methods=methods, conditions=given)
 
 

@@ -40,5 +40,3 @@ def test_a_forecast_grows_by_the_share_of_the_epochs_that_is_missing() -> None:
     assert whole.mean == 0.6
     assert 0 < whole.sd < half.sd
     assert forecast(Curve(values=(0.99,), epochs=4)).mean == 1.0
-    with pytest.raises(ValueError, match="needs an epoch"):
-        forecast(Curve(values=(), epochs=2))

@@ -1,7 +1,7 @@
 import pytest
 
 from helpers.planning_world import CANDIDATES, SCORES, N, plan, ranking
-from vlmsel_auto.planning.plan import Conditions, make_plan
+from vlmsel_auto.planning.plan import make_plan
 from vlmsel_auto.tuning.methods import FINETUNE, PROBE
 
 
@@ -35,9 +35,3 @@ def test_candidates_that_were_not_loaded_yet_wait() -> None:
     assert made.active == ("m1", "m2", "m3")
     none = plan(loading={one.id: 30.0 for one in CANDIDATES})
     assert none.active == ("m0", "m1", "m2")  # somebody has to be loaded
-
-
-@pytest.mark.parametrize("bad", [{"members": -1}, {"folds": 0}])
-def test_conditions_out_of_range_are_refused(bad: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="folds must be at least 1 and members at least 0, but got"):
-        Conditions(**bad)

@@ -109,12 +109,5 @@ def test_fewer_images_promise_less_choice() -> None:
 
 
 def test_belief_refusals() -> None:
-    belief = trial_prior(ranking(SCORES), candidates=CANDIDATES)
-    with pytest.raises(ValueError, match="may be observed once"):
-        trial_posterior(belief, [Observation(candidate=0, method=0, value=0.5)] * 2)
-    with pytest.raises(ValueError, match="must be finite"):
-        trial_posterior(belief, [Observation(candidate=0, method=0, value=float("nan"))])
-    with pytest.raises(ValueError, match="known candidate and method"):
-        trial_posterior(belief, [Observation(candidate=N, method=0, value=0.5)])
     with pytest.raises(ValueError, match="distinct"):
         trial_prior(ranking(SCORES), candidates=[CANDIDATES[0], CANDIDATES[0]])

@@ -46,7 +46,7 @@ def trial_seconds(plan: Plan, history: History) -> Mapping[Arm, float]:
     found: dict[Arm, float] = {}
     for method in plan.methods:
         timed = [s / pace[name] for (name, of), s in own.items() if of == method.name and pace[name] > 0]
-        untimed = plan.relative_costs.get(method.name, plan.policy.untimed_cost) * head
+        untimed = plan.relative_costs.get(method.name, 1.0) * head
         level = float(np.median(timed)) if timed else untimed
         for name, rate in pace.items():
             expected = level * rate if method.trains is Trains.TOWER else head

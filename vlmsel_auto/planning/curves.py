@@ -50,12 +50,6 @@ def goes_on(value: float, others: Sequence[float]) -> bool:
 
 
 def forecast(curve: Curve, *, policy: Policy = POLICY) -> Estimate:
-    """Extrapolate: `Policy.growth` times the share of the epochs that is missing, give or take as much.
-
-    Raises:
-        ValueError: a curve without an epoch.
-    """
-    if not curve.values:
-        raise ValueError(f"a curve needs an epoch to be extrapolated, but got {curve!r}")
+    """Extrapolate a curve of at least one epoch: `Policy.growth` times the missing share of the epochs, +- as much."""
     growth = policy.growth * (1 - min(1.0, len(curve.values) / curve.epochs))
     return Estimate(mean=min(1.0, curve.values[-1] + growth), sd=max(_LEAST_SD, growth))

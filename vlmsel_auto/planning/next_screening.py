@@ -25,7 +25,6 @@ from vlmsel_auto.planning.screening_posterior import (
     DEFAULT,
     Screening,
     ScreeningPolicy,
-    check_screenings,
     level_variance,
     mixture,
     places_of,
@@ -91,11 +90,7 @@ def screening_values(
 
     By the rule whose turn it is: in expectation on the new task, or on average on the published data sets. ``charges``
     as for `next_screening`.
-
-    Raises:
-        ValueError: as `screening_posterior`.
     """
-    check_screenings(prior, screenings)
     return next(_rules(prior, screenings, policy, charges))
 
 
@@ -118,21 +113,10 @@ def next_screening(
             None: nothing. A candidate that neither rule finds worth it is passed over.
         charges: (M,) what the objective takes off each candidate's accuracy (`planning.objective`); None: nothing.
         policy: of the mixture and of values.
-
-    Raises:
-        ValueError: as `screening_posterior`, costs of another shape or not positive and finite, or ``least`` or
-            ``charges`` of another shape.
     """
-    check_screenings(prior, screenings)
     size = len(prior.mean)
     price = np.ones(size) if costs is None else costs
-    if price.shape != (size,) or not np.all((price > 0) & np.isfinite(price)):
-        raise ValueError(f"costs must be {size} positive numbers, but got {costs!r}")
     bar = np.full(size, -math.inf) if least is None else least
-    if bar.shape != (size,):
-        raise ValueError(f"least must be {size} numbers, but got {least!r}")
-    if charges is not None and charges.shape != (size,):
-        raise ValueError(f"charges must be {size} numbers, but got {charges!r}")
     for value in _rules(prior, screenings, policy, charges):
         worth = np.where(policy.realised * value >= bar, value / price**policy.cost_power, -math.inf)
         worth[places_of(screenings)] = -math.inf

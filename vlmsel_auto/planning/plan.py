@@ -23,25 +23,16 @@ ACTIVE: Final = 8  # candidates, where the caller names no number: as many as an
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Conditions:
-    """What a search is like, as far as planning must know.
-
-    Raises:
-        ValueError: folds or members out of range.
-    """
+    """What a search is like, as far as planning must know."""
 
     seed: int = 0  # of moves near the best settings
     loading: Mapping[str, float] = field(default_factory=dict)  # seconds to load those that nobody screened yet
-    relative_costs: Mapping[str, float] = field(default_factory=dict)  # by method, before any was timed; a head takes 1
+    relative_costs: Mapping[str, float] = field(default_factory=dict)  # by method, before any was timed; others take 1
     charges: Mapping[str, float] = field(default_factory=dict)  # what the objective takes off a candidate's metric
     validation_images: int | None = None  # what a metric is measured on; None: taken as exact
     folds: int = 1  # of the labelled images; each fit of a tower leaves out one
     members: int = 1  # towers that the user's ensemble may have; 0 and 1: there is no ensemble
     policy: Policy = POLICY
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if self.folds < 1 or self.members < 0:
-            raise ValueError(f"folds must be at least 1 and members at least 0, but got {self}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

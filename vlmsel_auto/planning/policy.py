@@ -46,7 +46,6 @@ class Policy:
     least_gain: float = 0.002
     price: float = 0.001  # of the metric for each minute of a trial, on top of that
     screening: float = 0.25  # at most this share of a budget goes to first trials of heads
-    untimed_cost: float = 20.0  # of a trial that trains a tower against one of a head, where the plan was told none
     pace_power: float = 0.5  # seconds of candidates go with this power of their operations
     late_model: float = 30.0  # seconds beyond the budget for the zero-shot baseline, where a search has no model yet
 

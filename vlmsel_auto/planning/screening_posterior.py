@@ -16,7 +16,6 @@ are weighed by their evidence after every screening (`reversed_order` of `planni
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -41,21 +40,6 @@ class ScreeningPolicy:
     cost_power: float = 0.5  # values are divided by this power of the costs; 1: plain gain per cost
     realised: float = 0.25  # share of a value that comes out, for stopping: the next might gain the same
 
-    def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ValueError: a probability, a width, a spread or a count out of range.
-        """
-        if min(self.p_reversed, self.p_uninformative) < 0 or self.p_reversed + self.p_uninformative >= 1:
-            raise ValueError(
-                f"p_reversed and p_uninformative must be probabilities that leave one over, but got {self!r}"
-            )
-        if not self.spreads or min(*self.spreads, self.spread_log_sd, self.level_width) <= 0:
-            raise ValueError(f"spreads and widths must be positive, but got {self!r}")
-        if min(self.cover_every, self.cost_power, self.realised) < 0:
-            raise ValueError(f"cover_every, cost_power and realised must not be negative, but got {self!r}")
-
 
 DEFAULT: Final = ScreeningPolicy()
 
@@ -75,25 +59,6 @@ class ScreeningPosterior:
 
     mean: FloatArray  # (M,)
     sd: FloatArray  # (M,); before the first screening most of it is the level's
-    p_published: float  # probability of each component
-    p_reversed: float
-    p_uninformative: float
-
-
-def check_screenings(prior: ScreeningPrior, screenings: Sequence[Screening]) -> None:
-    """Refuse screenings that cannot be.
-
-    Raises:
-        ValueError: a candidate out of range or screened twice, an accuracy or standard error out of range.
-    """
-    places = [each.candidate for each in screenings]
-    if len(set(places)) != len(places):
-        raise ValueError(f"every candidate may be screened once, but got {places!r}")
-    for each in screenings:
-        if not 0 <= each.candidate < len(prior.mean):
-            raise ValueError(f"a screening must name one of {len(prior.mean)} candidates, but got {each!r}")
-        if not 0 <= each.accuracy <= 1 or not 0 <= each.sd < math.inf:
-            raise ValueError(f"a screening needs an accuracy in [0, 1] and a standard error, but got {each!r}")
 
 
 def places_of(screenings: Sequence[Screening]) -> IntArray:
@@ -107,7 +72,7 @@ def level_variance(prior: ScreeningPrior, policy: ScreeningPolicy) -> float:
 
 
 def mixture(prior: ScreeningPrior, screenings: Sequence[Screening], policy: ScreeningPolicy) -> Gaussians:
-    """Accuracies (M,) under each component and spread, given the screenings, which `check_screenings` has passed."""
+    """Accuracies (M,) under each component and spread, given the screenings."""
     size = len(prior.mean)
     variance = float(np.mean(prior.mean**2 + np.diag(prior.cov)))
     means = np.stack([prior.mean, -prior.mean, np.zeros(size)])
@@ -138,17 +103,6 @@ def screening_posterior(
         prior: of M candidates.
         screenings: at most one for each candidate; may be empty.
         policy: of the mixture.
-
-    Raises:
-        ValueError: a candidate out of range or screened twice, an accuracy or standard error out of range.
     """
-    check_screenings(prior, screenings)
     found = mixture(prior, screenings, policy)
-    published, turned, uninformative = found.weights.reshape(-1, len(policy.spreads)).sum(axis=1).tolist()
-    return ScreeningPosterior(
-        mean=found.mixture_mean,
-        sd=np.sqrt(found.mixture_variance),
-        p_published=published,
-        p_reversed=turned,
-        p_uninformative=uninformative,
-    )
+    return ScreeningPosterior(mean=found.mixture_mean, sd=np.sqrt(found.mixture_variance))

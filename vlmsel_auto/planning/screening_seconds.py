@@ -35,12 +35,7 @@ def screening_seconds(
         downloads: (M,) bytes still to download; NaN: unknown, likewise.
         timed: screenings so far; the median of their ratios to what was predicted corrects the prediction.
         bandwidth: bytes a second, before anything was downloaded, > 0.
-
-    Raises:
-        ValueError: the bandwidth is not positive.
     """
-    if not bandwidth > 0:
-        raise ValueError(f"the bandwidth must be positive, but got {bandwidth!r}")
     seconds = _OVERHEAD + _filled(embedding, _UNKNOWN_SECONDS)
     if timed:
         seconds = seconds * float(np.median([each.seconds / seconds[each.candidate] for each in timed]))

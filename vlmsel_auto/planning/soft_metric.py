@@ -27,30 +27,25 @@ def soft_shift(pairs: Sequence[tuple[float, float | None]]) -> float:
 
 
 def weigh(
-    metric: float, soft: float | None, *, images: int | None, level: float | None = None, policy: Policy = POLICY
+    metric: float, soft: float | None, *, images: int | None, level: float = 0.5, policy: Policy = POLICY
 ) -> Estimate:
     """The metric weighed with the soft metric; its error is against new images, less what all candidates share.
 
-    The binomial variance is that of the share of right images after k of n under a flat prior, Beta(k + 1, n - k + 1).
-    Where the level of other trials is known, it is p (1 - p) / n, p between the metric and that level: by their own
+    The binomial variance is p (1 - p) / n, p between the metric and the level of the trials so far: by their own
     metrics the lucky would seem the surest, and outweigh the others.
 
     Args:
         metric: on the validation split, in [0, 1].
         soft: the soft metric, shifted to the metric's level; None: not known.
         images: of the validation split; None: the metric is taken as exact.
-        level: mean metric of the trials so far, in (0, 1).
+        level: mean metric of the trials so far, in (0, 1); .5 where nothing is known.
         policy: shares of the variance.
     """
     if images is None:
         return Estimate(mean=metric, sd=0.0)
-    if level is None:
-        share = min(1.0, (metric * images + 1) / (images + 2))
-        own = policy.own_variance * share * (1 - share) / (images + 3)
-    else:
-        known = min(1.0, max(0.0, metric)) * images + level * policy.level_images
-        share = known / (images + policy.level_images)
-        own = policy.own_variance * share * (1 - share) / images
+    known = min(1.0, max(0.0, metric)) * images + level * policy.level_images
+    share = known / (images + policy.level_images)
+    own = policy.own_variance * share * (1 - share) / images
     if soft is None:
         return Estimate(mean=metric, sd=float(np.sqrt(own)))
     sure, both = policy.soft_variance * own + policy.calibration_sd**2, policy.soft_covariance * own

@@ -32,7 +32,7 @@ class TrialEvidence:
             if trial.state is TrialState.COMPLETE and trial.validation is not None
         ]
         metrics = [metric for _, metric in self._complete]
-        self._level = float(np.clip(np.mean(metrics), 0.01, 0.99)) if metrics else None
+        self._level = float(np.clip(np.mean(metrics), 0.01, 0.99)) if metrics else 0.5
         # how much surer than right a classifier is depends on what trained it more than on anything else
         self._shifts = {
             name: soft_shift([(metric, trial.soft) for trial, metric in self._complete if trial.method == name])
@@ -97,8 +97,8 @@ class TrialEvidence:
         plan = self._plan
         if plan.validation_images is None:
             return 0.0
-        at = 0.5 if self._level is None else self._level
-        return weigh(at, None, images=folds * plan.validation_images, level=at, policy=plan.policy).sd
+        level, images = self._level, folds * plan.validation_images
+        return weigh(level, None, images=images, level=level, policy=plan.policy).sd
 
     def updated(self, ranking: Ranking) -> Ranking:
         """The ranking after the trials: candidates by their posterior under the last method of the plan.

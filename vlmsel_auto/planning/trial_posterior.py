@@ -114,21 +114,10 @@ def trial_posterior(
 
     Args:
         belief: over M candidates.
-        observations: at most one per candidate and method; may be empty.
+        observations: at most one per candidate and method, finite; may be empty.
         gains: expected advantage of each of the J methods over the first, in units of the metric.
         policy: of the prior.
-
-    Raises:
-        ValueError: an index out of range, a value that is not finite, a candidate and method observed twice.
     """
-    arms = [(each.candidate, each.method) for each in observations]
-    if len(set(arms)) != len(arms):
-        raise ValueError(f"every candidate and method may be observed once, but got {arms!r}")
-    for each in observations:
-        if not (0 <= each.candidate < len(belief.mean) and 0 <= each.method < len(gains)):
-            raise ValueError(f"an observation must name a known candidate and method, but got {each!r}")
-        if not math.isfinite(each.value) or not 0 <= each.sd < math.inf:
-            raise ValueError(f"an observed metric must be finite, but got {each!r}")
     size, count = len(belief.mean), len(gains)
     found = given(
         _prior(belief, gains=np.asarray(gains, dtype=np.float64), policy=policy),
