@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState as OptunaState
 
 from helpers.opened_study import opened, planned, result
 from helpers.tuning_world import digits
 from vlmsel_auto.errors import WorkdirError
 from vlmsel_auto.events import Notice
-from vlmsel_auto.study.optuna_study import JOURNAL, EntryState
+from vlmsel_auto.study.optuna_study import JOURNAL
 from vlmsel_auto.tuning.methods import PROBE
 
 
@@ -21,10 +22,10 @@ def test_a_journal_is_mended_after_a_kill(tmp_path: Path) -> None:
     journal.write_bytes(journal.read_bytes() + b'{"op_code": 4, "half')
     (tmp_path / f"{JOURNAL}.lock").symlink_to(journal)  # of a process that died while it wrote
     with opened(tmp_path) as study:
-        assert [each.state for each in study.entries()] == [EntryState.RUNNING]
+        assert [each.state for each in study.entries()] == [OptunaState.RUNNING]
         study.queue(planned())
     with opened(tmp_path) as study:
-        assert [each.state for each in study.entries()] == [EntryState.RUNNING, EntryState.WAITING]
+        assert [each.state for each in study.entries()] == [OptunaState.RUNNING, OptunaState.WAITING]
 
 
 @pytest.mark.parametrize("harm", [b'{"half', b"[]", b'{"op_code": 4}'])
@@ -40,7 +41,7 @@ def test_a_journal_that_optuna_cannot_read_is_put_aside_and_said(tmp_path: Path,
     journal.write_bytes(b"\n".join(lines) + b"\n")
     said: list[object] = []
     with opened(tmp_path, done=(0, 1, 2), sink=said.append) as study:
-        assert [each.state for each in study.entries()] == [EntryState.RUNNING] * 3  # results on file are adopted
+        assert [each.state for each in study.entries()] == [OptunaState.RUNNING] * 3  # results on file are adopted
     assert [each.level for each in said if isinstance(each, Notice)] == ["warning"]
     assert "was damaged" in said[0].text
     assert (tmp_path / f"{JOURNAL}.damaged").exists()
@@ -50,7 +51,7 @@ def test_a_journal_that_optuna_cannot_read_is_put_aside_and_said(tmp_path: Path,
 
 def test_a_lost_journal_has_a_place_for_every_result(tmp_path: Path) -> None:
     with opened(tmp_path, done=(0, 2)) as study:
-        assert [each.state for each in study.entries()] == [EntryState.RUNNING] * 3
+        assert [each.state for each in study.entries()] == [OptunaState.RUNNING] * 3
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ candidate and points of the unit cube, so nothing changes when the ranking does.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -55,28 +54,12 @@ class TrialForecast:
     sd: float | None  # of the forecast
 
 
-class EntryState(enum.StrEnum):
-    """Where a trial stands in the study."""
-
-    WAITING = "waiting"
-    RUNNING = "running"  # before the first trial of a search is taken: left so by a process that is gone
-    FAILED = "failed"
-    FINISHED = "finished"  # complete or pruned
-
-
-_STATES = {
-    OptunaState.WAITING: EntryState.WAITING,
-    OptunaState.RUNNING: EntryState.RUNNING,
-    OptunaState.FAIL: EntryState.FAILED,
-}
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyEntry:
     """What the study says of one trial."""
 
     number: int
-    state: EntryState
+    state: OptunaState  # RUNNING before the first trial of a search is taken: left so by a process that is gone
     planned: NextTrial | None  # None: it never got so far as to have a candidate
     result: str | None  # JSON
     attempt: int  # 1, 2, ...
@@ -102,7 +85,7 @@ class OptunaStudy:
         result, retry = attrs.get(_RESULT), attrs.get("retry_of")
         return StudyEntry(
             number=trial.number,
-            state=_STATES.get(trial.state, EntryState.FINISHED),
+            state=trial.state,
             planned=self._planned(trial),
             result=result if isinstance(result, str) else None,
             attempt=int(attrs.get("attempt", 1)),

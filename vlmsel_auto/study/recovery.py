@@ -10,12 +10,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
+from typing import Final
+
+from optuna.trial import TrialState as OptunaState
 
 from vlmsel_auto.errors import TrialUnavailable, WorkdirError
 from vlmsel_auto.events import Notice, Sink, discard
 from vlmsel_auto.planning.next_trial import NextTrial
 from vlmsel_auto.records import TrialResult, TrialState
-from vlmsel_auto.study.optuna_study import EntryState, OptunaStudy, StudyEntry
+from vlmsel_auto.study.optuna_study import OptunaStudy, StudyEntry
 from vlmsel_auto.study.results import Results
 from vlmsel_auto.tuning.checkpoints import (
     drop_weights,
@@ -30,6 +33,7 @@ from vlmsel_auto.tuning.checkpoints import (
 from vlmsel_auto.tuning.paused import has_paused
 from vlmsel_auto.tuning.runner import Trial, TrialRunner
 
+_FINISHED: Final = (OptunaState.COMPLETE, OptunaState.PRUNED)
 ATTEMPTS = 2  # a trial whose process is killed is begun so often; then it counts as failed
 _ASIDE = "renewed"  # folder in the work directory, while weights are made again
 _GIVEN_UP = f"the process was killed {ATTEMPTS} times during this trial: its candidate is set aside"
@@ -59,16 +63,16 @@ class Recovery:
         entries = self.study.entries()
         queued = {each.retry_of for each in entries}
         for each in entries:
-            if each.state is EntryState.WAITING:
+            if each.state is OptunaState.WAITING:
                 continue
             result = self._stored(each)
             if result is not None:
                 self.results.adopt(result)
                 tell(result)
-            elif each.state is EntryState.FINISHED and each.planned is not None and each.number not in queued:
+            elif each.state in _FINISHED and each.planned is not None and each.number not in queued:
                 self._warn(f"trial {each.number} is made again: its result is lost")
                 self.study.queue(each.planned, attempt=each.attempt, retry_of=each.number)
-            if each.state is not EntryState.RUNNING:
+            if each.state is not OptunaState.RUNNING:
                 continue
             if result is not None:  # killed between the file and the study
                 self.study.close(result)
@@ -89,7 +93,7 @@ class Recovery:
         entries, done = self.study.entries(), set(result_numbers(self.runner.workdir))
         queued = {each.retry_of for each in entries}
         for each in entries:
-            if each.state is EntryState.RUNNING and each.number not in done:
+            if each.state is OptunaState.RUNNING and each.number not in done:
                 self._retry(each, queued, attempt=each.attempt)
 
     def queue_again(self, number: int, trial: NextTrial, *, attempt: int) -> None:
