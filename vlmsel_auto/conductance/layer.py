@@ -1,6 +1,7 @@
 """Layer conductance of every visual block in one sweep, to a wanted error, in bounded memory.
 
-C[b, i](x) = integral over alpha in [0, 1] of dF/dh[b, i] dh[b, i]/dalpha along x0 + alpha (x - x0)
+C[b, i](x) = integral over alpha in [0, 1] of dF/dh[b, i] dh[b, i]/dalpha along x0 + alpha (x - x0), x0 = 0: the
+normalisation's mean colour
 (Dhamdhere, Sundararajan, Yan: How Important Is a Neuron?, 2018). The signed sum over a block that cuts the graph is
 F(x) - F(x0) for every block (completeness), so blocks are told apart by absolute values and channels only.
 
@@ -33,7 +34,6 @@ from vlmsel_auto.errors import ConductanceError
 from vlmsel_auto.records import FloatArray, IntArray
 
 Integrator = Literal["auto", "spectral", "trapezoid", "left"]
-Precision = Literal["model", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,8 +65,6 @@ def conductance(
     error: float = 0.01,
     points: int | None = None,
     max_points: int = 129,
-    baseline: Tensor | None = None,
-    precision: Precision = "model",
     budget: int | None = None,
     neurons: bool = False,
 ) -> Conductance:
@@ -82,8 +80,6 @@ def conductance(
         error: wanted mean relative error per neuron (E above) of each image; ignored with ``points`` or a ``Rule``.
         points: fixed number of points, odd and at least 3; None: as many as ``error`` needs.
         max_points: where the search for ``error`` ends; see ``Conductance.reached``.
-        baseline: normalised image (C, H, W) where every path starts; None: zeros, the normalisation's mean colour.
-        precision: "bfloat16" runs the passes under autocast and accumulates in float32.
         budget: bytes that passes may take; None: a share of what is free. Results do not depend on it.
         neurons: also return C of every neuron.
 
@@ -101,10 +97,8 @@ def conductance(
         names=names,
         scalar=scalar,
         images=images,
-        start=_start(baseline, images),
         rules=rules,
         wanted=wanted,
-        precision=torch.bfloat16 if precision == "bfloat16" else None,
         budget=memory_budget(device) if budget is None else budget,
         keep_neurons=neurons,
     )
@@ -200,17 +194,6 @@ def _check_images(visual: nn.Module, images: Tensor) -> None:
     wanted = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, tuple | list) else None
     if wanted is not None and tuple(images.shape[2:]) != wanted:
         raise ConductanceError(f"this tower takes images of {wanted} pixels, but got {tuple(images.shape[2:])}")
-
-
-def _start(baseline: Tensor | None, images: Tensor) -> Tensor:
-    """The paths' start (1, C, H, W)."""
-    if baseline is None:
-        return torch.zeros_like(images[:1])
-    if baseline.shape != images.shape[1:] or not bool(torch.isfinite(baseline).all()):
-        raise ConductanceError(
-            f"a baseline image must be finite and {tuple(images.shape[1:])}, but got {tuple(baseline.shape)}"
-        )
-    return baseline.to(images)[None]
 
 
 def _checked_blocks(visual: nn.Module, names: tuple[str, ...]) -> tuple[str, ...]:

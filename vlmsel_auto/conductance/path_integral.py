@@ -47,7 +47,7 @@ class Arrays:
     signature: list[FloatArray]  # B x (n, C_b)
     absolute: list[FloatArray]
     neurons: list[FloatArray]  # B x (n, ...) or empty
-    ends: FloatArray  # (n, 2) F at x0 and x
+    ends: FloatArray  # (n, 2) F at both ends of the path
     target: IntArray  # (n,)
     points: IntArray  # (n,)
     error: FloatArray  # (n,)
@@ -74,7 +74,7 @@ class Arrays:
         )
 
     def gap(self, chosen: IntArray) -> FloatArray:
-        """|sum C - (F(x) - F(x0))| / sum |C| (m, B) of the ``chosen`` images: no true error is smaller."""
+        """|sum C - (F(x) - F(0))| / sum |C| (m, B) of the ``chosen`` images: no true error is smaller."""
         total = np.diff(self.ends[chosen])  # (m, 1)
         activity = self.activity[chosen]
         gap: FloatArray = np.abs(self.signed[chosen] - total) / np.where(activity > 0, activity, 1.0)
@@ -108,10 +108,8 @@ class PathIntegral:
     names: tuple[str, ...]  # (B,) blocks
     scalar: Scalar
     images: Tensor  # (n, C, H, W) on the tower's device
-    start: Tensor  # (1, C, H, W) baseline
     rules: tuple[Rule, ...]  # to climb, each holding the points of the one before
     wanted: float | None  # error at which an image stops climbing; None: the first rule is final
-    precision: torch.dtype | None  # of autocast
     budget: int  # bytes that passes may take; halved when memory runs out
     keep_neurons: bool
     arrays: Arrays = field(init=False)
@@ -125,11 +123,11 @@ class PathIntegral:
         self.arrays = Arrays.empty(self.foot, images=len(self.images), neurons=self.keep_neurons)
         with torch.no_grad():
             self._climb(np.arange(len(self.images)), 0, None)
-        moved = ((self.images - self.start).flatten(1).abs().amax(dim=1) > 0).cpu().numpy()
+        moved = (self.images.flatten(1).abs().amax(dim=1) > 0).cpu().numpy()
         check_ends(self.arrays.ends[moved], self.scalar)
 
     def _sweep(self, group: tuple[int, ...]) -> Sweep:
-        return Sweep(self.visual, [self.names[index] for index in group], precision=self.precision)
+        return Sweep(self.visual, [self.names[index] for index in group])
 
     # climbing
 
@@ -281,9 +279,8 @@ class PathIntegral:
     def _rows(self, chosen: IntArray, alphas: FloatArray) -> Tensor:
         index = torch.from_numpy(chosen).to(self.images.device)
         x = self.images[index][:, None]
-        x0 = self.start[:, None]
         a = torch.from_numpy(alphas.copy()).to(x)[:, None, None, None]
-        return (x0 + a * (x - x0)).flatten(0, 1).contiguous(memory_format=self.order)
+        return (a * x).flatten(0, 1).contiguous(memory_format=self.order)
 
     def _value(self, chosen: IntArray, alphas: FloatArray) -> Callable[[Tensor], Tensor]:
         """F of rows (images x alphas); notes F at both ends and the class at the image's end."""

@@ -7,7 +7,7 @@ gradients. Gradients are handed out while the backward pass runs and are not kep
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from functools import partial
 from typing import Self
 
@@ -32,7 +32,6 @@ class Sweep:
     Args:
         visual: the tower, in eval mode.
         blocks: module names in order of execution.
-        precision: dtype of autocast, or None for the tower's own.
     """
 
     _leaf: Tensor | None  # output of the shallowest block, where the graph begins
@@ -40,11 +39,10 @@ class Sweep:
     _outputs: dict[int, Tensor]  # the same without
     _versions: dict[int, int]
 
-    def __init__(self, visual: nn.Module, blocks: Sequence[str], *, precision: torch.dtype | None = None) -> None:
+    def __init__(self, visual: nn.Module, blocks: Sequence[str]) -> None:
         self.visual = visual
         self.blocks = tuple(blocks)
         self._modules = [visual.get_submodule(name) for name in self.blocks]
-        self._precision = precision
         self._undo = ExitStack()
         self._copy = False  # blocks whose output a later module changes in place need a copy
         self._forget()
@@ -91,8 +89,7 @@ class Sweep:
     def forward(self, rows: Tensor, value: Value) -> Tensor:
         """Forward half of ``run``: F (R,) with its graph; the blocks' outputs stay recorded."""
         self._forget()
-        half = nullcontext() if self._precision is None else torch.autocast(rows.device.type, dtype=self._precision)
-        with torch.enable_grad(), half:
+        with torch.enable_grad():
             embedding = first_tensor(self.visual(rows))
         if len(self._outputs) < len(self.blocks):
             idle = [name for index, name in enumerate(self.blocks) if index not in self._outputs]
