@@ -133,47 +133,6 @@ def test_adding_to_a_library_keeps_what_it_has(world):
     assert np.isfinite(grown.zero_shot).tolist() == [[True, True], [True, False]]
 
 
-def test_what_a_library_holds_is_not_measured_again_without_its_cache(world, tmp_path, monkeypatch):
-    _, tasks, made, _ = world
-    measured = []
-
-    def counted(*, model, task, **rest):
-        measured.append((model.candidate.id, task.name))
-        return measure_cell(model=model, task=task, **rest)
-
-    monkeypatch.setattr(library_build, "measure_cell", counted)
-    base = made.select_tasks(["one"])
-    grown = build(tmp_path, tasks=tasks, members=MEMBERS[:1], base=base)
-    assert measured == [(MEMBERS[0], "two")]
-    np.testing.assert_array_equal(grown.finished[:, 0], made.finished[:, 0])
-    np.testing.assert_array_equal(grown.activity[0][0], made.activity[0][0].astype(np.float32))
-    other = dataclasses.replace(SETTINGS, seed=1)
-    chosen = candidates.resolve(MEMBERS[:1])
-    for settings, changed in ((other, base), (SETTINGS, changed_weights(base)), (SETTINGS, changed_task(base))):
-        measured.clear()
-        library_build.build(
-            tasks=tasks[:1],
-            candidates=chosen,
-            out=tmp_path / "l",
-            settings=settings,
-            base=changed,
-            place=Workplace(cache=tmp_path / "c2"),
-        )
-        assert measured == [(MEMBERS[0], "one")]
-        for one in (tmp_path / "c2" / "cells").rglob("*.safetensors"):
-            one.unlink()
-
-
-def changed_weights(library):
-    one, *rest = library.candidates
-    return dataclasses.replace(library, candidates=(dataclasses.replace(one, sha256="of others"), *rest))
-
-
-def changed_task(library):
-    one, *rest = library.tasks
-    return dataclasses.replace(library, tasks=(dataclasses.replace(one, digest="of others"), *rest))
-
-
 def test_a_damaged_cell_is_made_again(world):
     root, tasks, made, _ = world
     sizes = {victim: victim.stat().st_size for victim in cell_files(root)}  # other tests' too

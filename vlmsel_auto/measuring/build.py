@@ -1,8 +1,7 @@
 """Builds a library: every candidate on every task, cell by cell, each kept as soon as it is finished.
 
 A finished cell is a one-cell library file under the digest of what determines it (weights, task, settings). A killed
-build loses at most the cells that were being made; a build with one more candidate or task makes only the new cells,
-also where it adds to a library that was made elsewhere.
+build loses at most the cells that were being made; a build with one more candidate or task makes only the new cells.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from vlmsel_auto.events import Notice, Sink, StageFinished, StageProgress, Stage
 from vlmsel_auto.library.assemble import assemble, merge
 from vlmsel_auto.library.file import load, save
 from vlmsel_auto.library.records import Cell, CellFailure, Library
-from vlmsel_auto.measuring.cells import CellSettings, cell_key, is_current, measure_cell, source_task
+from vlmsel_auto.measuring.cells import CellSettings, cell_key, measure_cell, source_task
 from vlmsel_auto.models import zoo
 from vlmsel_auto.models.loadedmodel import LoadedModel
 from vlmsel_auto.records import Candidate, Task
@@ -67,8 +66,7 @@ def build(
         candidates: from `candidates.resolve`.
         out: the library file, written once at the end, whole.
         settings: number of images, shots, seed and the like.
-        base: a library that the cells are added to; its tuned accuracies and other cells stay, and cells of the same
-            weights, task content and settings are not measured again.
+        base: a library that the cells are added to; its tuned accuracies and other cells stay.
         leave_out: names of tasks, or of their folders, that must not enter.
         place: default: this process, ``library`` in the cache folder.
         sink: takes the events of stage "library".
@@ -97,11 +95,7 @@ def build(
         raise LibraryError(
             f"a library compares candidates by class names: leave out towers without texts, but got {silent}"
         )
-    grid = [
-        _CellJob(candidate=one, task=task, settings=settings, place=place, held=_held(base, one, task, settings))
-        for one in candidates
-        for task in loaded
-    ]
+    grid = [_CellJob(candidate=one, task=task, settings=settings, place=place) for one in candidates for task in loaded]
     cells, failures = _measure(grid, place=place, sink=sink)
     made = assemble(cells, failures=failures)
     made = merge(base, made) if base is not None else made
@@ -149,22 +143,12 @@ def load_tasks(
     return tuple(found.values())
 
 
-def _held(base: Library | None, candidate: Candidate, task: Task, settings: CellSettings) -> Cell | None:
-    """The cell of ``base`` that measuring would give again; None: there is none."""
-    if base is None or candidate.id not in base.candidate_ids or task.name not in base.task_names:
-        return None
-    cell = base.cell(candidate.id, task.name)
-    same = cell is not None and is_current(cell, candidate=candidate, task=task, settings=settings)
-    return cell if same else None
-
-
 @dataclass(frozen=True, kw_only=True)
 class _CellJob:
     candidate: Candidate
     task: Task
     settings: CellSettings
     place: Workplace
-    held: Cell | None  # of the library that is added to
 
     @property
     def label(self) -> str:
@@ -178,7 +162,7 @@ class _CellJob:
     def kept(self) -> Cell | None:
         """The finished cell; None when there is none, or it is damaged and must be made again."""
         try:
-            (known,) = (self.held,) if self.held is not None else load(self.path).cells()
+            (known,) = load(self.path).cells()
         except ValueError:  # LibraryError is one; so is another number of cells
             return None
         # names may have changed since; the content has not, or the path would be another

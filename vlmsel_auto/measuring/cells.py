@@ -73,11 +73,7 @@ def labelled_draws(task: Task, settings: CellSettings) -> dict[tuple[int, int], 
 
 def path_points(model: LoadedModel, settings: CellSettings) -> int:
     """Points of the path for this tower."""
-    return _points(choose_integrator(model.visual), settings)
-
-
-def _points(integrator: str, settings: CellSettings) -> int:
-    return settings.points if integrator == "spectral" else 2 * settings.points - 1
+    return settings.points if choose_integrator(model.visual) == "spectral" else 2 * settings.points - 1
 
 
 def cell_key(*, candidate: Candidate, task: Task, settings: CellSettings) -> str:
@@ -85,20 +81,6 @@ def cell_key(*, candidate: Candidate, task: Task, settings: CellSettings) -> str
     names = " ".join(sorted([KNN, *(one.name for one in SIGNALS)]))  # a new score is measured, from kept embeddings
     return digest(
         "library cell", CELL_VERSION, names, fingerprint(candidate), task.digest, cast("Json", settings.as_text())
-    )
-
-
-def is_current(cell: Cell, *, candidate: Candidate, task: Task, settings: CellSettings) -> bool:
-    """Whether measuring would give this cell again: of the same weights, task content and settings, with all scores."""
-    told = dict(cell.build.settings)
-    wanted = dict(settings.as_text()) | {"points": str(_points(told.get("integrator", ""), settings))}
-    scores = {*cell.signals, *(name for _, _, name in cell.evidence)}
-    return (
-        cell.build.source == SOURCE
-        and wanted.items() <= told.items()
-        and scores >= {one.name for one in SIGNALS}
-        and cell.task.digest == task.digest
-        and cell.candidate.sha256 == fingerprint(candidate)
     )
 
 
