@@ -65,8 +65,7 @@ class LoadedModel:
     tokenizer: Tokenizer | None  # None: loaded without text
     mean: tuple[float, float, float]  # of pixels in [0, 1], RGB
     std: tuple[float, float, float]
-    logit_scale: float  # factor on cosines, already exponentiated
-    logit_bias: float  # of sigmoid (SigLIP) models; a softmax over classes does not see it
+    logit_scale: float  # factor on cosines, already exponentiated; the bias of SigLIP's is lost in a softmax
     device: torch.device
     model_cfg: Mapping[str, Json]  # open_clip's, with the activation that the weights were trained with
     preprocess_cfg: Mapping[str, Json]

@@ -65,7 +65,6 @@ def _checked(candidate: Candidate, opened: Opened, *, text: bool, device: torch.
         )
     tokenizer = opened.tokenizer() if text and opened.tokenizer is not None else None
     _check_vocabulary(tokenizer, opened.model_cfg.get("text_cfg"), candidate=candidate)
-    bias = getattr(model, "logit_bias", None)
     return LoadedModel(
         candidate=candidate,
         model=model,
@@ -73,7 +72,6 @@ def _checked(candidate: Candidate, opened: Opened, *, text: bool, device: torch.
         mean=_triple(preprocess["mean"], what="mean", candidate=candidate),
         std=_triple(preprocess["std"], what="std", candidate=candidate),
         logit_scale=float(clip.logit_scale.exp()),
-        logit_bias=0.0 if bias is None else float(bias),
         device=device,
         model_cfg=opened.model_cfg,
         preprocess_cfg=preprocess,
