@@ -66,8 +66,8 @@ def test_names_and_prompts_of_task_toml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('classes = "circle"', "list of names"),
-        ("classes = [1, 2]", "list of names"),
+        ('classes = "circle"', "classes.*: expected"),
+        ("classes = [1, 2]", "classes.*: expected"),
         ('classes = ["a", "a"]', "'a' more than once"),
         ('classes = ["a"]', "two classes or more"),
     ],
