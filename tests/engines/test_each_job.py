@@ -22,7 +22,7 @@ def test_jobs_end_under_their_keys_and_the_next_is_asked_for_when_there_is_room(
         for key, outcome in as_they_end(engine, following):
             told.append(f"{key}: {why_not(outcome)}")
     assert told == ["asked", "a: ", "asked", "b: OSError: no luck", "asked", "c: ", "asked"]
-    assert "out of memory?" in why_not(Lost(ticket=Ticket(1), tries=3))
+    assert "out of memory?" in why_not(Lost(ticket=Ticket(1)))
 
 
 def test_who_stops_early_leaves_nothing_running(tmp_path: Path) -> None:

@@ -127,7 +127,6 @@ class Lost:
     """Its worker died, as often as the job may be tried."""
 
     ticket: Ticket
-    tries: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -185,7 +185,7 @@ class LocalEngine(Engine):
                 if submission.begun < submission.tries:
                     self._queue.appendleft(submission)
                 else:
-                    self._ready.append(Lost(ticket=submission.ticket, tries=submission.begun))
+                    self._ready.append(Lost(ticket=submission.ticket))
 
 
 def _cores() -> int:

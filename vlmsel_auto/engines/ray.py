@@ -248,7 +248,7 @@ class RayEngine(Engine):
             if submission.begun < submission.tries:
                 self._enqueue(submission)
             else:
-                self._ready.append(Lost(ticket=submission.ticket, tries=submission.begun))
+                self._ready.append(Lost(ticket=submission.ticket))
 
     def stop(self, ticket: Ticket) -> None:
         """See `Engine`."""
