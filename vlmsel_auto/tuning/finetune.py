@@ -7,7 +7,6 @@ import math
 import time
 from dataclasses import dataclass, replace
 
-import lightning.pytorch as pl
 import torch
 
 from vlmsel_auto.errors import TrialOutOfMemory
@@ -177,15 +176,13 @@ class _Training:
         reserve = per_image * (len(self.val) + len(work.splits.test)) + _MARGIN
         callback = EpochReport(kept=kept, hook=work.hook, deadline=work.deadline, reserve=reserve, save=save)
         few, _ = self.images.batch(torch.arange(min(TRIED, len(self.images))))
-        callbacks: list[pl.Callback] = [callback]
         bfloat16 = tunes_in_bfloat16(tuner.model, tuner.model.normalise(few))
-        if self.watched and not kept.curve:
-            callbacks.append(CollapseWatch(classes=work.task.n_classes))
+        watch = [CollapseWatch(classes=work.task.n_classes)] if self.watched and not kept.curve else []
         tuner.train()
         self._check_memory(few, bfloat16=bfloat16)
         with measured_threads(device) as threads:
             trainer = make_trainer(
-                epochs=work.spec.epochs - len(kept.curve), callbacks=[*callbacks, BatchTimes(threads)], device=device,
+                epochs=work.spec.epochs - len(kept.curve), callbacks=[callback, *watch, BatchTimes(threads)], device=device,
                 accumulate=self.way.accumulate, bfloat16=bfloat16, folder=work.workdir,
             )  # fmt: skip
             trainer.fit(
