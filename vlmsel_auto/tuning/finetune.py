@@ -178,11 +178,12 @@ class _Training:
         few, _ = self.images.batch(torch.arange(min(TRIED, len(self.images))))
         bfloat16 = tunes_in_bfloat16(tuner.model, tuner.model.normalise(few))
         watch = [CollapseWatch(classes=work.task.n_classes)] if self.watched and not kept.curve else []
+        epochs = work.spec.epochs - len(kept.curve)
         tuner.train()
         self._check_memory(few, bfloat16=bfloat16)
         with measured_threads(device) as threads:
             trainer = make_trainer(
-                epochs=work.spec.epochs - len(kept.curve), callbacks=[callback, *watch, BatchTimes(threads)], device=device,
+                epochs=epochs, callbacks=[callback, *watch, BatchTimes(threads)], device=device,
                 accumulate=self.way.accumulate, bfloat16=bfloat16, folder=work.workdir,
             )  # fmt: skip
             trainer.fit(
